@@ -1,0 +1,107 @@
+# Makefile: from a bare clone to a demo, the tests, the linters and the benchmarks. Needs Python >= 3.11 and a C compiler.
+#
+# Everything is installed into .venv by pip. Stamp files inside .venv say what is there, so that a second run starts at once;
+# the compiled core is rebuilt when a header, a .pyx or a .c file changes. PYTHON=... names another interpreter for .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?=
+CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+GENERATED := $(patsubst %.pyx,%.c,$(wildcard pyx/*.pyx))
+C_FILES := $(filter-out $(GENERATED),$(wildcard include/fastlstm/*.h pyx/*.h pyx/*.c))
+CYTHON_FILES := $(wildcard pyx/*.pyx pyx/*.pxd pyx/*.pxi)
+
+# What an activated shell may have left behind must not reach into .venv.
+unexport PYTHONPATH
+unexport PYTHONHOME
+
+.NOTPARALLEL:
+.SECONDARY:
+.PHONY: help demo test lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench clean
+
+help:
+	@echo "make demo    classify the speakers in examples/ with a model that Keras trained"
+	@echo "make test    run all tests             (PYTEST_ARGS=... goes to pytest)"
+	@echo "make lint    check style, types, spelling, C formatting"
+	@echo "make format  let the formatters rewrite the files"
+	@echo "make bench   time the workloads of benchmarks/cases.py   (BENCH_ARGS=... goes to bench.py)"
+	@echo "make clean   delete .venv and everything that was built"
+
+demo: $(VENV)/.built $(VENV)/.extra-cli
+	$(BIN)/fastlstm predict examples/speakers.keras examples/speakers.npz
+
+# The instruction sets and GEMMs other than the default ones are run by the tests themselves, each in a process of its own.
+test: $(VENV)/.built $(VENV)/.extra-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# One target a tool, so that `make --keep-going lint` tells everything at once.
+lint: lint-style lint-format lint-types lint-spelling lint-c lint-cython
+
+lint-style: $(VENV)/.extra-lint
+	$(BIN)/ruff check
+
+lint-format: $(VENV)/.extra-lint
+	$(BIN)/ruff format --check
+
+lint-types: $(VENV)/.extra-lint
+	$(BIN)/mypy
+
+lint-spelling: $(VENV)/.extra-lint
+	$(BIN)/codespell
+
+lint-c: $(VENV)/.extra-lint
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+
+# cython-lint starts pycodestyle by its bare name.
+lint-cython: $(VENV)/.extra-lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint $(CYTHON_FILES)
+
+format: $(VENV)/.extra-lint
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(C_FILES)
+
+bench: $(VENV)/.built $(VENV)/.extra-test
+	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f fastlstm/_core*.so $(GENERATED)
+	find fastlstm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- what the targets stand on ----------------------------------------------------------------------------------------
+$(VENV)/.python:
+	@for python in $(CANDIDATES); do \
+	  if command -v "$$python" >/dev/null 2>&1 && "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "making $(VENV) with $$("$$python" --version)"; \
+	    "$$python" -m venv $(VENV) || exit 1; \
+	    touch $@; \
+	    exit 0; \
+	  fi; \
+	done; \
+	echo "fastlstm needs Python 3.11 or newer; looked for: $(CANDIDATES). Name one with 'make PYTHON=/path/to/python3 ...'" >&2; \
+	exit 1
+
+TOOLCHAIN = import os, shlex, shutil, sys, sysconfig; \
+cc = shlex.split(os.environ.get('CC') or sysconfig.get_config_var('CC') or 'cc')[0]; \
+header = os.path.join(sysconfig.get_path('include'), 'Python.h'); \
+shutil.which(cc) or sys.exit('fastlstm needs a C compiler to build; looked for: ' + cc + '. Name one with CC=...'); \
+os.path.exists(header) or sys.exit('fastlstm needs the headers of Python to build (package python3-dev); looked for: ' + header)
+
+# The old core goes first: nothing may go on with kernels older than their sources.
+$(VENV)/.built: $(VENV)/.python $(C_FILES) $(CYTHON_FILES) setup.py pyproject.toml
+	@$(BIN)/python -c "$(TOOLCHAIN)"
+	rm -f fastlstm/_core*.so
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --editable .
+	touch $@
+
+# One extra of pyproject.toml (cli, test, lint), without building the project again.
+REQUIREMENTS = import tomllib; \
+project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+print('\n'.join(project['dependencies'] + project['optional-dependencies']['$*']))
+
+$(VENV)/.extra-%: $(VENV)/.python pyproject.toml
+	$(BIN)/python -c "$(REQUIREMENTS)" > $@.txt
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement $@.txt
+	touch $@

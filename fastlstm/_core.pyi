@@ -1,0 +1,62 @@
+"""Types of the compiled module (pyx/_core.pyx)."""
+
+from typing import Any
+
+import numpy as np
+
+isa: str
+
+def isa_available() -> list[str]: ...
+def load_blas() -> None: ...
+
+class LSTMWeights:
+    kernel: np.ndarray
+    recurrent_kernel: np.ndarray
+    bias: np.ndarray | None
+    features: int
+    units: int
+    def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray | None) -> None: ...
+
+def lstm_forward(
+    weights: LSTMWeights,
+    x: np.ndarray,
+    h0: np.ndarray | None,
+    c0: np.ndarray | None,
+    mask: np.ndarray | None,
+    activation: int,
+    recurrent_activation: int,
+    rounding: int,
+    go_backwards: bool,
+    return_sequences: bool,
+    zero_output_for_mask: bool,
+    path: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+
+class CallPlan:
+    def __init__(
+        self,
+        weights: LSTMWeights,
+        variables: tuple,
+        versions: tuple,
+        states: Any,
+        activation: int,
+        recurrent_activation: int,
+        go_backwards: bool,
+        return_sequences: bool,
+        return_state: bool,
+        zero_output_for_mask: bool,
+        path: str,
+    ) -> None: ...
+    def __call__(self, x: Any, initial_state: Any, mask: Any, out: Any) -> Any: ...
+
+class PackedMatrix:
+    depth: int
+    columns: int
+    dtype: np.dtype
+    def __init__(self, matrix: np.ndarray, bias: np.ndarray | None) -> None: ...
+    def affine(self, x: np.ndarray) -> np.ndarray: ...
+
+def activate(id: int, x: np.ndarray) -> np.ndarray: ...
+def activate_grad(id: int, x: np.ndarray, y: np.ndarray) -> np.ndarray: ...
+def round_storage(rounding: int, x: np.ndarray) -> np.ndarray: ...
+def peak_gflops(dtype: str = "float32", seconds: float = 0.02) -> float: ...

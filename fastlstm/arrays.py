@@ -1,0 +1,65 @@
+"""What comes in through the door: checks and conversions of caller's arrays, with errors that name the argument.
+
+Strided, read-only, byte-swapped, half, double and integer arrays are accepted everywhere and converted here, once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def require_array(value: Any, name: str) -> np.ndarray:
+    """``value`` as an ndarray without changing its dtype.
+
+    ValueError for nested Python lists and scalars (Keras: "Only input tensors may be passed as positional arguments"),
+    TypeError for object, complex, string and datetime arrays.
+    """
+    if not hasattr(value, "__array__"):
+        raise ValueError(
+            f"Only input tensors may be passed as positional arguments. The argument `{name}` must be a NumPy array. "
+            f"Received: {type(value).__name__}"
+        )
+    value = np.asarray(value)  # also a plain view of masked arrays, matrices and memory maps
+    if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
+        raise TypeError(f"The argument `{name}` must be an array of numbers. Received: dtype={value.dtype}, shape={value.shape}")
+    return value
+
+
+def cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """C-contiguous, aligned, native-endian copy or view of ``value`` in ``dtype``; no copy where none is needed."""
+    return np.require(value, dtype=dtype, requirements=("C", "A"))
+
+
+def check_rank(value: np.ndarray, ndim: int, layer: str) -> None:
+    """ValueError unless ``value`` has ``ndim`` axes."""
+    if value.ndim != ndim:
+        raise ValueError(
+            f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim={ndim}, found ndim={value.ndim}. '
+            f"Full shape received: {value.shape}"
+        )
+
+
+def as_mask(mask: Any, batch: int, steps: int) -> np.ndarray | None:
+    """A time mask as contiguous bool [N,T] (True: the step counts), or None.
+
+    Accepts bool or numbers (``!= 0``), shape (N,T), (1,T) or (N,T,1…) (a step is masked iff all entries along the last
+    axes are False), and a list or tuple with one array in it. ValueError for another shape, TypeError for other dtypes; as in
+    Keras (keras-spec 5) IndexError for fewer than two axes and AttributeError for nested Python lists.
+    """
+    if mask is None:
+        return None
+    if isinstance(mask, (list, tuple)) and len(mask) == 1 and hasattr(mask[0], "__array__"):
+        mask = mask[0]
+    if not hasattr(mask, "__array__"):
+        raise AttributeError(f"The argument `mask` must be an array of shape (batch, timesteps). Received: {type(mask).__name__}")
+    mask = require_array(mask, "mask") != 0
+    wrong = f"The argument `mask` must have shape (batch, timesteps) = ({batch}, {steps}). Received: mask.shape={mask.shape}"
+    if mask.ndim < 2:
+        raise IndexError(wrong)
+    if mask.ndim >= 3:
+        mask = mask.any(axis=tuple(range(2, mask.ndim)))
+    if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != steps:
+        raise ValueError(wrong)
+    return np.ascontiguousarray(np.broadcast_to(mask, (batch, steps)))

@@ -1,0 +1,174 @@
+"""The CPU backend: compiled kernels through ``fastlstm._core``.
+
+Kernels: ``fused`` (gate panels, the cell in the same pass; elementwise activations), ``general`` (pre-activations by GEMM, then the cell;
+also activations over an axis), ``stepwise`` (activations that only Python can call). FASTLSTM_GEMM=auto|blas|packed, read once:
+``auto`` takes the packed panels where a SIMD table is in use and BLAS on the generic one; the others force one.
+Verbs and shapes as in ``backends.reference``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _core, activations
+from ..spec import RecurrentSpec
+from . import reference
+
+name = "cpu"
+
+# The numbers of include/fastlstm/fastlstm.h, in its order.
+ACTIVATION_NUMBERS = {
+    label: number
+    for number, label in enumerate(
+        "linear tanh sigmoid relu relu6 leaky_relu elu selu celu exponential gelu hard_sigmoid silu hard_silu hard_tanh "
+        "tanh_shrink hard_shrink soft_shrink softplus softsign squareplus sparse_plus sparse_sigmoid log_sigmoid mish "
+        "softmax log_softmax sparsemax".split()
+    )
+}
+ROUNDING_NUMBERS = {"float32": 0, "float64": 0, "float16": 1, "bfloat16": 2}
+GEMM_CHOICES = ("auto", "blas", "packed")
+
+
+def _gemm_from_environment() -> str:
+    choice = os.environ.get("FASTLSTM_GEMM") or "auto"
+    if choice not in GEMM_CHOICES:
+        raise ImportError(f"FASTLSTM_GEMM={choice!r} is unknown. Expected one of {GEMM_CHOICES}")
+    return choice
+
+
+GEMM = _gemm_from_environment()
+
+
+def _has_blas() -> bool:
+    return importlib.util.find_spec("scipy") is not None
+
+
+def _general_path() -> tuple[str, str]:
+    """Path of the general kernel, "blas" or "packed", and why."""
+    if GEMM == "packed":
+        return "packed", "FASTLSTM_GEMM=packed"
+    if GEMM == "blas":
+        return "blas", "FASTLSTM_GEMM=blas"
+    return ("blas", "BLAS of SciPy") if _has_blas() else ("packed", "packed GEMM: SciPy is not installed")
+
+
+def kernel_for(spec: RecurrentSpec) -> tuple[str, str]:
+    """Kernel that runs a spec, and why: ("fused" | "general" | "stepwise", reason)."""
+    numbers = _activation_numbers(spec)
+    if numbers is None:
+        return "stepwise", "an activation is a Python callable: NumPy, one step after the other"
+    if not spec.elementwise:
+        return "general", f"an activation acts over an axis; {_general_path()[1]}"
+    if spec.use_cudnn is False:
+        return "general", f"use_cudnn=False; {_general_path()[1]}"
+    if GEMM == "blas":
+        return "general", "FASTLSTM_GEMM=blas"
+    if GEMM == "auto" and _core.isa == "generic" and _has_blas():
+        return "general", "no SIMD instruction set: BLAS of SciPy"
+    return "fused", f"gate panels on {_core.isa}"
+
+
+def _activation_numbers(spec: RecurrentSpec) -> tuple[int, int] | None:
+    names = spec.activation_names()
+    if any(label not in ACTIVATION_NUMBERS for label in names):
+        return None
+    return ACTIVATION_NUMBERS[str(names[0])], ACTIVATION_NUMBERS[str(names[1])]
+
+
+def prepare(weights: Sequence[np.ndarray]) -> Any:
+    """Weights kernel [D,4U], recurrent_kernel [U,4U], bias [4U] (may be absent), packed for the kernels."""
+    return _core.LSTMWeights(weights[0], weights[1], weights[2] if len(weights) > 2 else None)
+
+
+def lstm_forward(
+    spec: RecurrentSpec,
+    weights: Any,
+    x: np.ndarray,
+    h: np.ndarray,
+    c: np.ndarray,
+    mask: np.ndarray | None = None,
+    dropout: reference.DropoutMasks | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All time steps: see ``reference.lstm_forward``. NotImplementedError with dropout masks (``selector`` sends those elsewhere)."""
+    if dropout is not None:
+        raise NotImplementedError("The CPU backend does not apply dropout masks yet")
+    kernel, _ = kernel_for(spec)
+    if kernel == "stepwise":
+        plain = reference.Weights(weights.kernel, weights.recurrent_kernel, weights.bias)
+        return reference.lstm_forward(spec, plain, x, h, c, mask)
+    numbers = _activation_numbers(spec)
+    assert numbers is not None
+    path = _path_of(kernel)
+    return _core.lstm_forward(
+        weights,
+        x,
+        h,
+        c,
+        mask,
+        numbers[0],
+        numbers[1],
+        ROUNDING_NUMBERS[spec.storage],
+        spec.go_backwards,
+        spec.return_sequences,
+        spec.zero_output_for_mask,
+        path,
+    )
+
+
+def _path_of(kernel: str) -> str:
+    """The path of ``_core`` that a kernel takes: "fused", "packed" or "blas"."""
+    return "fused" if kernel == "fused" else _general_path()[0]
+
+
+def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool) -> Any:
+    """The short way into the kernels for a built layer (``_core.CallPlan``), or None where calls need the long one.
+
+    None with dropout (its seed counter advances at every call), Python callables, and where variables or outputs are not of
+    the arithmetic dtype.
+    """
+    kernel, _ = kernel_for(spec)
+    dtypes = {variable.dtype for variable in [*cell.weights, *(states or [])]}
+    if kernel == "stepwise" or spec.dropout > 0 or spec.recurrent_dropout > 0 or dtypes != {spec.arithmetic} or spec.rounds:
+        return None
+    numbers = _activation_numbers(spec)
+    assert numbers is not None
+    variables = tuple(cell.weights)
+    versions = tuple(variable.version for variable in variables)  # read before the values: a write in between ends the plan
+    weights = cell.prepared_weights(sys.modules[__name__])
+    flags = (spec.go_backwards, spec.return_sequences, return_state, spec.zero_output_for_mask)
+    return _core.CallPlan(weights, variables, versions, states, *numbers, *flags, _path_of(kernel))
+
+
+def prepare_matrix(matrix: np.ndarray, bias: np.ndarray | None) -> Any:
+    """A matrix [K,n] and a bias [n] (or None), packed; plain under FASTLSTM_GEMM=blas."""
+    if GEMM == "blas" or 0 in matrix.shape:
+        return reference.prepare_matrix(matrix, bias)
+    return _core.PackedMatrix(matrix, bias)
+
+
+def affine(prepared: Any, x: np.ndarray) -> np.ndarray:
+    """x [M,K] @ matrix + bias -> a new array [M,n]; on panels each row's bits are the same in any batch."""
+    return reference.affine(prepared, x) if isinstance(prepared, tuple) else prepared.affine(x)
+
+
+def activate(activation: Any, x: np.ndarray) -> np.ndarray:
+    """An activation applied to a float32 or float64 array: compiled where it has a number, else called."""
+    number = ACTIVATION_NUMBERS.get(activations.name_of(activation) or "")
+    return activation(x) if number is None else _core.activate(number, x)
+
+
+def config() -> dict:
+    """Facts for ``show_config``: instruction set in use and available, GEMM, BLAS, threads."""
+    return {
+        "isa": _core.isa,
+        "isa_available": _core.isa_available(),
+        "gemm": GEMM,
+        "blas": "scipy.linalg.cython_blas, loaded on first use" if _has_blas() else "none: SciPy is not installed",
+        "threads": 1,
+    }

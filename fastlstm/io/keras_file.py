@@ -1,0 +1,163 @@
+"""The ``.keras`` format (keras-spec 13.2): a zip with config.json, metadata.json and model.weights.h5 -> plain dicts and arrays.
+
+Used by ``models.saving`` and ``fastlstm info``. Members are read into memory by name; nothing is unpacked to disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import stat
+import zipfile
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from .hdf5 import import_h5py, read_arrays, unpacked_limit
+
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+MAX_JSON_BYTES = 16 * 2**20  # a config.json is some kilobytes; parsed JSON takes tens of times its size
+MAX_JSON_DEPTH = 100
+MAX_MEMBERS = 10_000
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+class KerasFile(NamedTuple):
+    """What a file holds: ``name`` for messages, ``config`` and ``metadata`` as written, ``arrays`` by HDF5 path."""
+
+    name: str
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
+    """Reads a ``.keras`` file: a path or a binary file object.
+
+    OSError where the file cannot be opened; ValueError where its contents are malformed, truncated, of absurd size, or point
+    out of it; ImportError without h5py. Optimizer state is not read.
+    """
+    import_h5py()  # first, so that the answer to a missing package does not depend on the file
+    with _opened(file) as (stream, name), _open_zip(stream, name) as archive:
+        members = _check_members(archive, name, _size(stream))
+        config = _read_json(archive, members, CONFIG, name)
+        metadata = _read_json(archive, members, METADATA, name) if METADATA in members else {}
+        weights = _read_member(archive, members, WEIGHTS, name)
+    arrays = read_arrays(weights, f"{name}: {WEIGHTS}", skip=("optimizer",))
+    return KerasFile(name, config, metadata, arrays)
+
+
+@contextlib.contextmanager
+def _opened(file: Any) -> Iterator[tuple[IO[bytes], str]]:
+    """The file as a seekable binary stream, and its name for messages."""
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as stream:
+            yield stream, os.fsdecode(file)
+    elif callable(getattr(file, "read", None)):
+        label = getattr(file, "name", None)
+        name = label if isinstance(label, str) else "<file object>"
+        seekable = callable(getattr(file, "seekable", None)) and file.seekable()
+        if seekable and not isinstance(file, io.TextIOBase):
+            yield file, name
+            return
+        data = file.read()
+        if not isinstance(data, bytes):
+            raise TypeError(f"{name}: the file object must be opened in binary mode")
+        yield io.BytesIO(data), name
+    else:
+        raise TypeError(f"`path` must be a str, an os.PathLike or a binary file object. Received: {type(file).__name__}")
+
+
+def _size(stream: IO[bytes]) -> int:
+    return stream.seek(0, os.SEEK_END)
+
+
+@contextlib.contextmanager
+def _naming(name: str, what: str) -> Iterator[None]:
+    """Turns whatever the zip module raises inside into a ValueError that names the file.
+
+    zipfile lets BadZipFile, EOFError, NotImplementedError, RuntimeError, struct.error, zlib.error and UnicodeDecodeError
+    through for one and the same thing, a damaged archive; the original stays attached as the cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: {what}: {reason}") from error
+
+
+def _open_zip(stream: IO[bytes], name: str) -> zipfile.ZipFile:
+    if not _size(stream):
+        raise ValueError(f"{name}: the file is empty")
+    stream.seek(0)
+    head = stream.read(8)
+    if head == _HDF5_MAGIC:
+        raise ValueError(f"{name}: is an HDF5 file (legacy .h5 or weights only), expected the .keras format")
+    what = "the zip archive is truncated or damaged" if head[:2] == b"PK" else "is not a .keras file (no zip archive)"
+    with _naming(name, what):
+        return zipfile.ZipFile(stream)
+
+
+def _check_members(archive: zipfile.ZipFile, name: str, size: int) -> dict[str, zipfile.ZipInfo]:
+    """The members by name. ValueError for names that leave the archive, duplicates, links, encryption, absurd sizes."""
+    infos = archive.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise ValueError(f"{name}: the archive has {len(infos)} members, at most {MAX_MEMBERS} are accepted")
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        member = info.filename
+        parts = member.replace("\\", "/").split("/")
+        if not member or parts[0] == "" or ".." in parts or ":" in parts[0]:
+            raise ValueError(f"{name}: the archive has a member with an unsafe name: {member!r}")
+        if member in members:
+            raise ValueError(f"{name}: the archive has the member {member!r} twice")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise ValueError(f"{name}: member {member!r} is a symbolic link")
+        if info.flag_bits & 0x1:
+            raise ValueError(f"{name}: member {member!r} is encrypted")
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name}: member {member!r} is packed by method {info.compress_type}, expected stored or deflated")
+        members[member] = info
+    total, limit = sum(info.file_size for info in infos), unpacked_limit(size)
+    if total > limit:
+        raise ValueError(f"{name}: the archive of {size} bytes declares {total} bytes unpacked, at most {limit} are accepted")
+    for required in (CONFIG, WEIGHTS):
+        if required not in members:
+            raise ValueError(f"{name}: the archive has no member {required!r}; it has {sorted(members)[:8]}")
+    return members
+
+
+def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], member: str, name: str) -> bytes:
+    """The bytes of a member; never more than its checked, declared size."""
+    info = members[member]
+    with _naming(name, f"member {member!r} is damaged"), archive.open(info) as stream:
+        data = stream.read(info.file_size)
+        surplus = stream.read(1)  # also makes zipfile compare the CRC
+    if len(data) != info.file_size or surplus:
+        raise ValueError(f"{name}: member {member!r} is damaged: it does not hold the {info.file_size} bytes that it declares")
+    return data
+
+
+def _read_json(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], member: str, name: str) -> dict[str, Any]:
+    """A JSON member as a dict. ValueError for anything else, endless nesting included."""
+    if members[member].file_size > MAX_JSON_BYTES:
+        raise ValueError(f"{name}: {member} declares {members[member].file_size} bytes, at most {MAX_JSON_BYTES} are accepted")
+    data = _read_member(archive, members, member, name)
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(f"{name}: {member} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {member} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {member} must hold a JSON object. Received: {type(value).__name__}")
+    level: list[Any] = [value]
+    for _ in range(MAX_JSON_DEPTH):
+        children = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+        level = [child for child in children if isinstance(child, dict | list)]
+        if not level:
+            return value
+    raise ValueError(f"{name}: {member} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted")

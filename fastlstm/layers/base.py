@@ -1,0 +1,270 @@
+"""Layer: what every layer has in common: name, dtype policy, variables, losses, config (terms of ``keras.layers.Layer``).
+
+A subclass implements ``_build(input_shape)`` (calls ``add_weight``), ``call(x, mask=, training=)`` on an array already cast
+to ``storage_dtype``, ``compute_output_shape`` and ``get_config``. Layers without state and dropout are reentrant: a call
+writes nothing to ``self``; activity losses are kept per thread.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+import weakref
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes, initializers, regularizers
+from ..arrays import cast, require_array
+from ..serialization import to_snake_case
+from ..variable import Variable
+
+_name_counts: collections.Counter = collections.Counter()
+_name_lock = threading.Lock()
+# Held while a first call builds a layer: threads that call one new layer at once must not each make its variables.
+_build_lock = threading.RLock()
+_thread = threading.local()
+
+
+def auto_name(prefix: str) -> str:
+    """ "lstm", then "lstm_1", "lstm_2" …: the names that Keras gives."""
+    with _name_lock:
+        count = _name_counts[prefix]
+        _name_counts[prefix] += 1
+    return f"{prefix}_{count}" if count else prefix
+
+
+def _activity_table() -> weakref.WeakKeyDictionary:
+    if not hasattr(_thread, "activity"):
+        _thread.activity = weakref.WeakKeyDictionary()
+    return _thread.activity
+
+
+class Layer:
+    """Base class.
+
+    Args: ``name`` (str or None: made from the class name), ``dtype`` (policy name, dict or DTypePolicy; None: float32),
+    ``trainable``, ``activity_regularizer``, ``autocast`` (accepted), ``input_shape``/``input_dim`` (legacy: lets Sequential
+    build). ValueError for any other keyword.
+    """
+
+    supports_masking = False
+
+    def __init__(
+        self,
+        *,
+        activity_regularizer: Any = None,
+        trainable: bool = True,
+        dtype: Any = None,
+        autocast: bool = True,
+        name: str | None = None,
+        **kwargs: Any,
+    ):
+        shape = kwargs.pop("input_shape", None)
+        dim = kwargs.pop("input_dim", None)
+        if kwargs:
+            raise ValueError(f"Unrecognized keyword arguments passed to {type(self).__name__}: {kwargs}")
+        if shape is None and dim is not None:
+            shape = (dim,)
+        if name is not None and (not isinstance(name, str) or "/" in name):
+            raise ValueError(f"Argument `name` must be a string and cannot contain character `/`. Received: name={name!r}")
+        self.name = name or auto_name(to_snake_case(type(self).__name__))
+        self.dtype_policy = dtypes.get_policy(dtype)
+        self.autocast = autocast
+        self.activity_regularizer = regularizers.get(activity_regularizer)
+        self.built = False
+        self.input_shape_hint = None if shape is None else (None, *shape)
+        self._trainable = bool(trainable)
+        self._variables: list[Variable] = []
+        self._layers: list[Layer] = []
+
+    # -- dtypes ---------------------------------------------------------------------------------------------------
+    @property
+    def compute_dtype(self) -> str:
+        return self.dtype_policy.compute_dtype
+
+    @property
+    def variable_dtype(self) -> str:
+        return self.dtype_policy.variable_dtype
+
+    dtype = variable_dtype
+
+    @property
+    def storage_dtype(self) -> np.dtype:
+        """NumPy dtype of outputs: the compute dtype."""
+        return self.dtype_policy.storage_dtype
+
+    @property
+    def arithmetic_dtype(self) -> np.dtype:
+        """NumPy dtype to calculate in: float32 for the 16-bit policies."""
+        return self.dtype_policy.arithmetic_dtype
+
+    # -- variables ------------------------------------------------------------------------------------------------
+    def add_weight(
+        self,
+        shape: tuple[int, ...],
+        initializer: Any = None,
+        name: str = "variable",
+        *,
+        path: str | None = None,
+        trainable: bool = True,
+        regularizer: Any = None,
+        constraint: Any = None,
+    ) -> Variable:
+        """Creates a variable in the variable dtype. Initializer None means glorot_uniform."""
+        initializer = initializers.get(initializer if initializer is not None else "glorot_uniform")
+        dtype = dtypes.as_dtype(self.variable_dtype)
+        drawn = "float64" if dtype == np.float64 else "float32"
+        value = np.asarray(initializer(tuple(shape), dtype=drawn))
+        if value.shape != tuple(shape):
+            raise ValueError(f"The initializer of `{name}` returned shape {value.shape}, expected {tuple(shape)}")
+        variable = Variable(
+            value.astype(dtype), name, path or f"{self.name}/{name}", trainable, regularizers.get(regularizer), constraint
+        )
+        self._variables.append(variable)
+        return variable
+
+    def weight_value(self, variable: Variable) -> np.ndarray:
+        """The values of a variable as the arithmetic sees them: rounded to the compute dtype, held in ``arithmetic_dtype``."""
+        return cast(variable.value.astype(self.storage_dtype, copy=False), self.arithmetic_dtype)
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        self._trainable = bool(value)
+        for layer in self._layers:
+            layer.trainable = value
+
+    @property
+    def weights(self) -> list[Variable]:
+        """All variables: own trainable, own non-trainable, then those of inner layers. Empty before ``build``."""
+        own = [v for v in self._variables if v.trainable] + [v for v in self._variables if not v.trainable]
+        return own + [v for layer in self._layers for v in layer.weights]
+
+    @property
+    def trainable_weights(self) -> list[Variable]:
+        if not self._trainable:
+            return []
+        return [v for v in self._variables if v.trainable] + [v for layer in self._layers for v in layer.trainable_weights]
+
+    @property
+    def non_trainable_weights(self) -> list[Variable]:
+        trainable = {id(v) for v in self.trainable_weights}
+        return [v for v in self.weights if id(v) not in trainable]
+
+    variables = weights
+    trainable_variables = trainable_weights
+    non_trainable_variables = non_trainable_weights
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of all weights, in ``weights`` order."""
+        return [v.numpy() for v in self.weights]
+
+    def set_weights(self, weights: list[np.ndarray]) -> None:
+        """Overwrites all weights, in ``weights`` order. ValueError for a wrong count or shape (then nothing is written)."""
+        variables = self.weights
+        if len(variables) != len(weights):
+            raise ValueError(
+                f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(weights)}, "
+                f"but the layer was expecting {len(variables)} weights."
+            )
+        arrays = [require_array(w if hasattr(w, "__array__") else np.asarray(w), "weights") for w in weights]
+        for variable, array in zip(variables, arrays, strict=True):
+            if variable.shape != array.shape:
+                raise ValueError(
+                    f"Layer {self.name} weight shape {variable.shape} is not compatible with provided weight shape {array.shape} "
+                    f"for {variable.path}."
+                )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+    def count_params(self) -> int:
+        """Number of scalars in all weights. ValueError before ``build``."""
+        if not self.built:
+            raise ValueError(
+                f"You tried to call `count_params` on layer '{self.name}', but the layer isn't built. "
+                f"You can build it manually via: `layer.build(input_shape)`."
+            )
+        return sum(v.size for v in self.weights)
+
+    # -- losses ---------------------------------------------------------------------------------------------------
+    @property
+    def losses(self) -> list[np.ndarray]:
+        """Activity losses of this thread's last call, then regularisation losses of the trainable weights (keras-spec 9)."""
+        penalties = [v.regularizer(v.value) for v in self.trainable_weights if v.regularizer is not None]
+        return self._activity_losses() + penalties
+
+    def _activity_losses(self) -> list[np.ndarray]:
+        inner = [loss for layer in self._layers for loss in layer._activity_losses()]
+        return list(_activity_table().get(self, [])) + inner
+
+    def _record_activity(self, outputs: Any) -> None:
+        """Stores reg(t)/N of each returned array t [N,…] for ``losses``."""
+        if self.activity_regularizer is None:
+            return
+        tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        _activity_table()[self] = [self.activity_regularizer(t) / np.asarray(len(t), t.dtype) for t in tensors]
+
+    # -- build and call -------------------------------------------------------------------------------------------
+    def build(self, input_shape: Any) -> None:
+        """Creates the variables for inputs of ``input_shape`` (batch axis first; None where unknown)."""
+        if self.built:
+            return
+        self._build(input_shape if isinstance(input_shape, list) else tuple(input_shape))
+        self.built = True
+
+    def _build(self, input_shape: Any) -> None:
+        """Default: no variables."""
+
+    def build_once(self, input_shape: Any) -> None:
+        """``build`` unless another thread has just done so; for first calls."""
+        with _build_lock:
+            if not self.built:
+                self.build(input_shape)
+
+    def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
+        """``inputs`` checked and cast to the storage dtype, C-contiguous."""
+        return cast(require_array(inputs, name), self.storage_dtype)
+
+    def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
+        """Runs the layer. ``mask`` [N,T] is used by layers that know masks, ``training`` switches dropout on."""
+        x = self._as_input(inputs)
+        if not self.built:
+            self.build_once(x.shape)
+        outputs = self.call(x, mask=mask, training=bool(training))
+        self._record_activity(outputs)
+        return outputs
+
+    def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> Any:
+        raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call()` method implemented.")
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask that goes on to the next layer: the same, where the layer supports masking, else None."""
+        return mask if self.supports_masking else None
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """Shape of the output for an input shape; None entries stay None. Default: the same."""
+        return tuple(input_shape)
+
+    # -- config ---------------------------------------------------------------------------------------------------
+    def get_config(self) -> dict:
+        """JSON-able constructor arguments, in Keras' key order."""
+        config: dict[str, Any] = {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": dtypes.serialize_policy(self.dtype_policy),
+        }
+        if self.activity_regularizer is not None:
+            config["activity_regularizer"] = regularizers.serialize(self.activity_regularizer)
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict) -> Any:
+        """A new layer from ``get_config``'s dict; unknown keys raise ValueError."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} name={self.name}, built={self.built}>"

@@ -1,0 +1,201 @@
+"""Bidirectional: one recurrent layer forwards and one backwards over the same sequence (keras-spec 1.3 and 16).
+
+In terms of LSTM or any layer with its door: ``layer(x, initial_state=, mask=, training=)`` and the flags go_backwards,
+return_sequences, return_state, stateful, zero_output_for_mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import cast
+from .base import Layer
+from .wrapper import build_inner, inner_layer, serialize
+
+MERGE_MODES = ("concat", "sum", "mul", "ave", None)
+_FLAGS = ("go_backwards", "stateful", "return_sequences", "return_state")
+
+
+class Bidirectional(Layer):
+    """Runs ``layer`` and its mirror image and merges their outputs.
+
+    Args: ``layer``, a recurrent layer, of which only the config is used (fresh weights, name "forward_<name>"); ``merge_mode``
+    "concat" (last axis), "sum", "mul", "ave" or None (both outputs as a tuple); ``weights``: kept as ``initial_weights`` of the
+    two layers and not applied, as in Keras; ``backward_layer``: used as it is instead of the mirror image "backward_<name>".
+    Both layers get ``zero_output_for_mask`` = return_sequences, and ``use_cudnn`` of ``layer``.
+
+    Call: ``(sequences, initial_state=None, mask=None, training=False)`` -> output, or with return_state the tuple
+    (output, forward states…, backward states…); ``merge_mode=None`` puts two outputs in place of one. The backward output
+    is turned round in time. ``initial_state``: forward states, then backward states ([fh, fc, bh, bc]).
+    ValueError for a ``layer`` that is not recurrent, another ``merge_mode``, equal ``go_backwards``, or differing ``stateful``,
+    ``return_sequences`` or ``return_state``.
+    """
+
+    supports_masking = True
+
+    def __init__(self, layer: Any, merge_mode: Any = "concat", weights: Any = None, backward_layer: Any = None, **kwargs: Any):
+        _check_recurrent(layer, "layer")
+        if backward_layer is not None:
+            _check_recurrent(backward_layer, "backward_layer")
+        if not any(merge_mode is mode or (isinstance(merge_mode, str) and merge_mode == mode) for mode in MERGE_MODES):
+            raise ValueError(f"Invalid merge mode. Expected one of {MERGE_MODES}. Received: merge_mode={merge_mode!r}")
+        super().__init__(**kwargs)
+        self.merge_mode = merge_mode
+        self.forward_layer: Any = _remake(layer, "forward_")
+        self.backward_layer: Any = _remake(layer, "backward_", go_backwards=True) if backward_layer is None else backward_layer
+        self._layers = [self.forward_layer, self.backward_layer]
+        self._check_pair()
+        for inner in (self.forward_layer, self.backward_layer):
+            if hasattr(inner, "zero_output_for_mask"):
+                inner.zero_output_for_mask = inner.return_sequences
+            if hasattr(layer, "use_cudnn") and hasattr(inner, "use_cudnn"):
+                inner.use_cudnn = layer.use_cudnn
+        if weights:
+            half = len(weights) // 2
+            self.forward_layer.initial_weights, self.backward_layer.initial_weights = weights[:half], weights[half:]
+
+    def _check_pair(self) -> None:
+        forward, backward = self.forward_layer, self.backward_layer
+        if bool(forward.go_backwards) == bool(backward.go_backwards):
+            raise ValueError(
+                "The forward layer and the backward layer must differ in `go_backwards`. Received: "
+                f"forward_layer.go_backwards={forward.go_backwards}, backward_layer.go_backwards={backward.go_backwards}"
+            )
+        for flag in ("stateful", "return_sequences", "return_state"):
+            if getattr(forward, flag) != getattr(backward, flag):
+                raise ValueError(
+                    f"The forward layer and the backward layer must have the same value of `{flag}`. Received: "
+                    f"forward_layer.{flag}={getattr(forward, flag)}, backward_layer.{flag}={getattr(backward, flag)}"
+                )
+
+    @property
+    def return_sequences(self) -> Any:
+        return self.forward_layer.return_sequences
+
+    @property
+    def return_state(self) -> Any:
+        return self.forward_layer.return_state
+
+    @property
+    def stateful(self) -> Any:
+        return self.forward_layer.stateful
+
+    @property
+    def input_spec(self) -> Any:
+        return self.forward_layer.input_spec
+
+    @property
+    def states(self) -> tuple | None:
+        """The carried states of both layers, forward first; None unless stateful and built."""
+        forward, backward = self.forward_layer.states, self.backward_layer.states
+        return (*forward, *backward) if forward and backward else None
+
+    def reset_state(self) -> None:
+        """Fills the carried states with zeros. AttributeError unless stateful."""
+        if not self.stateful:
+            raise AttributeError(f'Layer "{self.name}" must be stateful to reset its state')
+        self.forward_layer.reset_state()
+        self.backward_layer.reset_state()
+
+    reset_states = reset_state
+
+    def _build(self, input_shape: Any) -> None:
+        build_inner(self, self.forward_layer, input_shape)
+        build_inner(self, self.backward_layer, input_shape)
+
+    def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:  # type: ignore[override]
+        """Runs both directions; see the class. ``initial_state`` of fewer than four arrays raises IndexError."""
+        x = self._as_input(sequences, "sequences")
+        if not self.built:
+            self.build_once(x.shape)
+        forward_state, backward_state = _halves(initial_state)
+        y = self.forward_layer(x, initial_state=forward_state, mask=mask, training=training)
+        y_rev = self.backward_layer(x, initial_state=backward_state, mask=mask, training=training)
+        states: tuple = ()
+        if self.return_state:
+            states = (*y[1:], *y_rev[1:])
+            y, y_rev = y[0], y_rev[0]
+        merged = self._merge(y, y_rev[:, ::-1] if self.return_sequences else y_rev)
+        outputs = (*merged, *states) if isinstance(merged, tuple) else (merged, *states)
+        result = outputs if len(outputs) > 1 else outputs[0]
+        self._record_activity(result)
+        return result
+
+    def _merge(self, y: np.ndarray, y_rev: np.ndarray) -> Any:
+        storage = self.storage_dtype
+        if self.merge_mode is None:
+            return cast(y, storage), cast(y_rev, storage)
+        if self.merge_mode == "concat":
+            return cast(np.concatenate([y, y_rev], axis=-1), storage)
+        a, b = (half.astype(self.arithmetic_dtype, copy=False) for half in (y, y_rev))
+        with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in the layers inside
+            merged = a * b if self.merge_mode == "mul" else a + b
+            return cast(merged / 2 if self.merge_mode == "ave" else merged, storage)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The time mask goes on with return_sequences; a list with None for each state where states are returned."""
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0] if mask else None
+        kept = mask if self.return_sequences else None
+        masks = (kept, kept) if self.merge_mode is None else (kept,)
+        if self.return_state:
+            return [*masks, *(None for _ in range(4))]
+        return masks if self.merge_mode is None else kept
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Shape of the output; a tuple of shapes where several arrays are returned."""
+        shape = self.forward_layer.compute_output_shape(input_shape)
+        output, states = (tuple(shape[0]), [tuple(s) for s in shape[1:]]) if self.return_state else (tuple(shape), [])
+        if self.merge_mode == "concat" and output[-1] is not None:
+            output = (*output[:-1], 2 * output[-1])
+        outputs = [output, output] if self.merge_mode is None else [output]
+        return (*outputs, *states, *states) if len(outputs) > 1 or states else output
+
+    def get_config(self) -> dict:
+        inner = {"layer": serialize(self.forward_layer), "backward_layer": serialize(self.backward_layer)}
+        return {**super().get_config(), "merge_mode": self.merge_mode, **inner}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Any:
+        """``config["layer"]`` and the optional ``config["backward_layer"]``: 4-key dicts of the two layers."""
+        config = {**config, "layer": inner_layer(config.get("layer"))}
+        if config.get("backward_layer") is not None:
+            config["backward_layer"] = inner_layer(config["backward_layer"])
+        return cls(**config)
+
+
+def _check_recurrent(layer: Any, name: str) -> None:
+    """ValueError unless ``layer`` is a layer with the flags of a recurrent one."""
+    if not isinstance(layer, Layer) or not all(hasattr(layer, flag) for flag in _FLAGS):
+        raise ValueError(
+            f"The argument `{name}` of Bidirectional must be a recurrent layer such as LSTM. Received: {name}={layer!r}"
+        )
+
+
+def _remake(layer: Any, prefix: str, **changes: Any) -> Any:
+    """A fresh layer from the config of ``layer``, its name with ``prefix`` in front (once)."""
+    config = {**layer.get_config(), **changes, "name": prefix + layer.name.removeprefix(prefix)}
+    for name in ("activation", "recurrent_activation"):
+        if name in config:  # the function itself: a caller's own has no name to be found by
+            config[name] = getattr(layer, name)
+    return type(layer).from_config(config)
+
+
+def _halves(initial_state: Any) -> tuple[Any, Any]:
+    """([fh, fc], [bh, bc]) of four states, or (None, None). IndexError for fewer than four, ValueError for more."""
+    if initial_state is None:
+        return None, None
+    count = len(initial_state) if isinstance(initial_state, Sequence) else 0
+    if count < 4:
+        raise IndexError(
+            "The argument `initial_state` of Bidirectional must be a list of four arrays [forward h, forward c, backward h, "
+            f"backward c]. Received: {f'a list of {count}' if count else type(initial_state).__name__}"
+        )
+    if count > 4:
+        raise ValueError(
+            f"The argument `initial_state` of Bidirectional must be a list of four arrays. Received: a list of {count}"
+        )
+    return list(initial_state[:2]), list(initial_state[2:])

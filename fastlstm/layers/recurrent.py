@@ -1,0 +1,247 @@
+"""RecurrentLayer: the call of a recurrent layer: masks, initial state, stateful, dropout, choice of a backend.
+
+In terms of a cell (which holds the variables and the spec) and ``selector``. LSTM derives from it; ConvLSTM1D shares it.
+Source: keras-spec 5 to 9 and 18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import dtypes, selector
+from ..arrays import as_mask, cast, check_rank, require_array
+from ..backends import cpu
+from ..spec import RecurrentSpec, check_use_cudnn
+from ..variable import Variable
+from .base import Layer
+
+_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
+
+
+class InputSpec:
+    """What a layer accepts: ``ndim`` axes, and sizes of axes in ``axes`` once it is built."""
+
+    def __init__(self, ndim: int, axes: dict[int, int] | None = None):
+        self.ndim, self.axes = ndim, axes or {}
+
+    def __repr__(self) -> str:
+        return f"InputSpec(ndim={self.ndim}, axes={self.axes})"
+
+
+class RecurrentLayer(Layer):
+    """Base of LSTM. ``cell`` holds the variables; the flags are Keras' own."""
+
+    supports_masking = True
+
+    def __init__(self, cell: Any, flags: dict[str, Any], use_cudnn: Any, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.cell = cell
+        cell.on_change = self._forget_plan
+        self._layers = [cell]
+        for flag in _FLAGS:
+            setattr(self, flag, flags[flag])
+        self.use_cudnn = check_use_cudnn(use_cudnn)
+        self.states: list[Variable] | None = None
+        self.input_spec = InputSpec(ndim=3)
+
+    _plan: Any
+    return_sequences: bool
+    return_state: bool
+    go_backwards: bool
+    stateful: bool
+    unroll: bool
+    zero_output_for_mask: bool
+
+    @property
+    def spec(self) -> RecurrentSpec:
+        """The parameters as the backends see them."""
+        return self.cell.make_spec(
+            return_sequences=bool(self.return_sequences),
+            go_backwards=bool(self.go_backwards),
+            zero_output_for_mask=bool(self.zero_output_for_mask),
+            unroll=bool(self.unroll),
+            use_cudnn=self.use_cudnn,
+            storage=self.compute_dtype,
+        )
+
+    # -- build --------------------------------------------------------------------------------------------------
+    def build(self, input_shape: Any) -> None:
+        """Creates the variables for inputs of ``input_shape``; a stateful layer needs its batch size and is reset."""
+        if self.built:
+            self.reset_state()
+            return
+        super().build(input_shape)
+
+    def _build(self, input_shape: Any) -> None:
+        check_rank_of_shape(input_shape, self.input_spec.ndim, self.name)
+        if self.stateful and input_shape[0] is None:
+            raise ValueError(
+                "When using `stateful=True` in a RNN, the batch size must be static. Found dynamic batch size: "
+                f"input_shape={tuple(input_shape)}"
+            )
+        self.cell.path = f"{self.name}/{self.cell.name}"
+        self.cell.build((input_shape[0], *input_shape[2:]))
+        self.input_spec = InputSpec(self.input_spec.ndim, {2: input_shape[2]})
+        if self.stateful:
+            dtype = dtypes.as_dtype(self.variable_dtype)
+            shape = self.cell.state_shape(int(input_shape[0]))
+            self.states = [Variable(np.zeros(shape, dtype), f"{self.name}_state_{k}") for k in "hc"]
+
+    def reset_state(self) -> None:
+        """Fills the carried states of a stateful layer with zeros; does nothing on other layers and before build."""
+        for state in self.states or []:
+            state.assign(np.zeros(state.shape, state.dtype))
+
+    reset_states = reset_state
+
+    # -- call ---------------------------------------------------------------------------------------------------
+    def __call__(  # type: ignore[override]
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False, *, out: Any = None
+    ) -> Any:
+        """Runs the whole sequence.
+
+        Args: ``sequences`` [N,T,D]; ``initial_state`` a list [h, c] of arrays [N,U] (or [1,U]); ``mask`` [N,T], True where a
+        step counts; ``training`` switches dropout on; ``out`` an array that takes the output (its shape and dtype, C-contiguous,
+        writable, apart from ``sequences``) and is returned in its place.
+        Returns the output [N,U], or [N,T,U] with return_sequences; with return_state the tuple (output, h, c).
+        Errors: ValueError for a wrong rank or size, T = 0, another batch size of a stateful layer; TypeError for arrays that
+        hold no numbers; IndexError for an ``initial_state`` of fewer than two arrays and a ``mask`` of fewer than two axes;
+        AttributeError for a ``mask`` in nested lists.
+        """
+        if self._plan is not None and not selector.is_overridden():
+            result = self._plan(sequences, initial_state, mask, out)
+            if result is not None:
+                return result
+        x = self._as_sequences(sequences)
+        if not self.built:
+            self.build_once(x.shape)
+        mask = as_mask(mask, x.shape[0], x.shape[1])
+        h, c = self._start_states(initial_state, x.shape[0])
+        masks = self.cell.draw_dropout((x.shape[0], *x.shape[2:]), bool(training))
+        spec = self.spec
+        choice = selector.select(spec, x, mask, training=masks is not None)
+        backend = choice.module
+        arithmetic = spec.arithmetic
+        y, h, c = backend.lstm_forward(
+            spec, self.cell.prepared_weights(backend), cast(x, arithmetic), h, c, mask, **({"dropout": masks} if masks else {})
+        )
+        storage = self.storage_dtype
+        outputs = tuple(np.asarray(a, dtype=storage) for a in (y, h, c))
+        if out is not None:
+            outputs = (into_buffer(out, outputs[0], x), *outputs[1:])
+        if self.states is not None:
+            for state, value in zip(self.states, outputs[1:], strict=True):
+                state.assign(value)
+        result = outputs if self.return_state else outputs[0]
+        self._record_activity(result)
+        if self.activity_regularizer is None and choice.backend == "cpu":
+            self._plan = cpu.call_plan(spec, self.cell, self.states, bool(self.return_state))
+        return result
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A plan holds what the attributes said when it was made.
+        object.__setattr__(self, name, value)
+        if name != "_plan":
+            object.__setattr__(self, "_plan", None)
+
+    def __getstate__(self) -> dict:
+        # A plan holds packed weights, which are derived data: a copy or a pickle makes its own.
+        return {**self.__dict__, "_plan": None}
+
+    def _forget_plan(self) -> None:
+        self._plan = None
+
+    def explain(self, sequences: Any, mask: Any = None, training: bool = False) -> selector.Choice:
+        """Which backend and kernel would run this call, and why, without running it."""
+        x = self._as_sequences(sequences)
+        drops = bool(training) and (self.cell.dropout > 0 or self.cell.recurrent_dropout > 0)
+        return selector.select(self.spec, x, as_mask(mask, x.shape[0], x.shape[1]), training=drops)
+
+    def _as_sequences(self, sequences: Any) -> np.ndarray:
+        x = require_array(sequences, "sequences")
+        check_rank(x, self.input_spec.ndim, self.name)
+        if x.shape[1] == 0:
+            raise ValueError(
+                f'The argument `sequences` of layer "{self.name}" has no time steps. Received: sequences.shape={x.shape}'
+            )
+        for axis, size in self.input_spec.axes.items():
+            if x.shape[axis] != size:
+                raise ValueError(
+                    f'Input 0 of layer "{self.name}" is incompatible with the layer: expected axis {axis} of input shape to have '
+                    f"value {size}, but received input with shape {x.shape}"
+                )
+        if self.states is not None and x.shape[0] != self.states[0].shape[0]:
+            raise ValueError(
+                f'The stateful layer "{self.name}" was built for batch size {self.states[0].shape[0]}. '
+                f"Received: sequences.shape={x.shape}"
+            )
+        return cast(x, self.storage_dtype)
+
+    def _start_states(self, initial_state: Any, batch: int) -> list[np.ndarray]:
+        """[h, c] of the arithmetic dtype: the caller's, the carried ones of a stateful layer, or zeros."""
+        shape, arithmetic = self.cell.state_shape(batch), self.arithmetic_dtype
+        if initial_state is None:
+            if self.states is None:
+                return [np.zeros(shape, arithmetic), np.zeros(shape, arithmetic)]
+            return [cast(state.value.astype(self.storage_dtype), arithmetic) for state in self.states]
+        return check_states(initial_state, "initial_state", shape, self.storage_dtype, arithmetic)
+
+    # -- shapes, masks, config ----------------------------------------------------------------------------------
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The time mask goes on with return_sequences (not turned round by go_backwards, as in Keras); states have none."""
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0] if mask else None
+        output_mask = mask if self.return_sequences else None
+        return [output_mask, None, None] if self.return_state else output_mask
+
+    @property
+    def variables(self) -> list[Any]:  # type: ignore[override]
+        """The weights, then the state of the seed generator (shape (2,), integers)."""
+        return [*self.weights, self.cell.seed_generator.state]
+
+
+def into_buffer(out: Any, output: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Copies ``output`` to the caller's ``out`` and returns that. ValueError, TypeError where ``out`` cannot take it."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"The argument `out` must be a NumPy array. Received: {type(out).__name__}")
+    if out.shape != output.shape or out.dtype != output.dtype:
+        raise ValueError(
+            f"The argument `out` must have shape {output.shape} and dtype {output.dtype}. Received: out.shape={out.shape}, dtype={out.dtype}"
+        )
+    if not (out.flags.writeable and out.flags.c_contiguous) or np.may_share_memory(out, x):
+        raise ValueError("The argument `out` must be writable, C-contiguous and apart from `sequences`")
+    out[...] = output
+    return out
+
+
+def check_rank_of_shape(shape: Any, ndim: int, layer: str) -> None:
+    """ValueError unless ``shape`` has ``ndim`` entries, each None or an integer of at least 0."""
+    if len(shape) != ndim:
+        raise ValueError(
+            f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim={ndim}, found ndim={len(shape)}. '
+            f"Full shape received: {tuple(shape)}"
+        )
+    if not all(size is None or (isinstance(size, (int, np.integer)) and size >= 0) for size in shape):
+        raise ValueError(
+            f'Layer "{layer}" cannot be built: `input_shape` must hold None or integers >= 0. Received: {tuple(shape)}'
+        )
+
+
+def check_states(states: Any, name: str, shape: tuple, storage: np.dtype, arithmetic: np.dtype) -> list[np.ndarray]:
+    """[h, c] from a caller's list, each of ``shape`` (a batch axis of 1 broadcasts), rounded to ``storage``."""
+    if not isinstance(states, Sequence) or len(states) < 2:
+        got = f"a list of {len(states)}" if isinstance(states, Sequence) else type(states).__name__
+        raise IndexError(f"The argument `{name}` must be a list of two arrays [h, c]. Received: {got}")
+    if len(states) > 2:
+        raise ValueError(f"The argument `{name}` must be a list of two arrays [h, c]. Received: a list of {len(states)}")
+    checked = []
+    for index, (label, state) in enumerate(zip("hc", states, strict=True)):
+        array = require_array(state, f"{name}[{index}]")
+        if array.ndim != len(shape) or array.shape[1:] != shape[1:] or array.shape[0] not in (1, shape[0]):
+            raise ValueError(f"The argument `{name}` must hold arrays of shape {shape}. Received: {label}.shape={array.shape}")
+        rounded = cast(array, storage)
+        checked.append(cast(np.broadcast_to(rounded, shape), arithmetic))
+    return checked

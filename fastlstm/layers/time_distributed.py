@@ -1,0 +1,90 @@
+"""TimeDistributed: applies one layer to every time step of its input (terms of ``keras.layers.TimeDistributed``).
+
+In terms of any other Layer. In inference all steps of all samples run as one batch; step by step only where it matters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import require_array
+from .base import Layer
+from .checks import floats_to
+from .wrapper import build_inner, inner_layer, serialize
+
+
+class TimeDistributed(Layer):
+    """[N,T,…] -> [N,T,…]: ``layer`` on each [N,…] slice of the time axis.
+
+    ``mask`` [N,T,…]: step t of it goes to the inner layer; the whole mask goes on to the next layer (as Keras 3.15 does).
+    An activity regularizer of the inner layer has no effect, as in Keras. ValueError for a ``layer`` that is none, an input of
+    fewer than three axes, a mask of another batch size or length, and an inner layer that returns several arrays.
+    """
+
+    supports_masking = True
+
+    def __init__(self, layer: Layer, **kwargs: Any):
+        if not isinstance(layer, Layer):
+            raise ValueError(f"Please initialize `TimeDistributed` with a layer. Received: layer={layer!r}")
+        super().__init__(**kwargs)
+        self.layer = layer
+        self._layers = [layer]
+
+    def _child_shape(self, shape: Any) -> tuple:
+        if not isinstance(shape, (tuple, list)) or len(shape) < 3:
+            raise ValueError(
+                f"`TimeDistributed` needs an input of at least 3 axes (batch, time, …). Received: input_shape={shape}"
+            )
+        return (shape[0], *shape[2:])
+
+    def _build(self, input_shape: Any) -> None:
+        build_inner(self, self.layer, self._child_shape(input_shape))
+
+    def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
+        return floats_to(inputs, name, self.storage_dtype)
+
+    def call(self, x: np.ndarray, mask: Any = None, training: bool = False) -> np.ndarray:
+        self._child_shape(x.shape)
+        if mask is not None:
+            mask = require_array(mask, "mask")
+            if mask.shape[:2] != x.shape[:2]:
+                raise ValueError(
+                    f"`TimeDistributed` needs a `mask` of shape {x.shape[:2]} or longer. Received: mask.shape={mask.shape}"
+                )
+        # A carried state ties a step to the one before; training draws and counts each step by itself.
+        stepwise = training or getattr(self.layer, "stateful", False)
+        return self._each_step(x, mask, training) if stepwise and x.shape[1] else self._as_one_batch(x, mask)
+
+    def _as_one_batch(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+        batch, steps = x.shape[:2]
+        rows = batch * steps
+        merged = None if mask is None else mask.reshape(rows, *mask.shape[2:])
+        y = self._single(self.layer(x.reshape(rows, *x.shape[2:]), mask=merged))
+        return y.reshape(batch, steps, *y.shape[1:])
+
+    def _each_step(self, x: np.ndarray, mask: np.ndarray | None, training: bool) -> np.ndarray:
+        slices = (None if mask is None else mask[:, t] for t in range(x.shape[1]))
+        return np.stack([self._single(self.layer(x[:, t], mask=m, training=training)) for t, m in enumerate(slices)], axis=1)
+
+    def _single(self, y: Any) -> np.ndarray:
+        if isinstance(y, (tuple, list)):
+            raise ValueError(f'The layer inside "{self.name}" must return one array. "{self.layer.name}" returned {len(y)}')
+        return y
+
+    def _activity_losses(self) -> list[np.ndarray]:
+        own, inner = super()._activity_losses(), self.layer._activity_losses()
+        return own[: len(own) - len(inner)]
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        child = self.layer.compute_output_shape(self._child_shape(input_shape))
+        return (child[0], input_shape[1], *child[1:])
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "layer": serialize(self.layer)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> Any:
+        """``config["layer"]``: the inner layer's 4-key dict."""
+        return cls(**{**config, "layer": inner_layer(config.get("layer"))})

@@ -1,0 +1,45 @@
+"""What layers that hold other layers share: building the inner layer with its place in the path, config dicts of layers.
+
+Used by Bidirectional, TimeDistributed and ``models.Sequential``, in terms of Layer and of the table ``layers.LAYERS``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..serialization import deserialize_object, serialize_object
+from .base import Layer
+
+
+def build_inner(owner: Layer, layer: Layer, input_shape: Any) -> None:
+    """Builds ``layer`` inside ``owner``: the paths of its variables get the owner's name in front.
+
+    A layer that was built before it came here keeps its variables and their paths.
+    """
+    if layer.built:
+        return
+    layer.build(input_shape)
+    for variable in layer.weights:
+        variable.path = f"{owner.name}/{variable.path}"
+
+
+def serialize(layer: Layer) -> dict:
+    """The 4-key dict of a layer: module, class_name, config, registered_name (keras-spec 13)."""
+    config = serialize_object(layer, "keras" if type(layer).__name__ == "Sequential" else "keras.layers")
+    assert config is not None
+    return config
+
+
+def deserialize(config: Any) -> Layer:
+    """The layer of a {"class_name", "config"} dict, not built yet; other keys (``build_config``, …) are ignored.
+
+    ValueError for a malformed dict and for a class that ``layers.LAYERS`` does not list.
+    """
+    from . import LAYERS  # at call time: the table names the modules that import this one
+
+    return deserialize_object(config, LAYERS, "layer")
+
+
+def inner_layer(value: Any) -> Layer:
+    """``value`` if it is a layer, else the layer of its config dict."""
+    return value if isinstance(value, Layer) else deserialize(value)

@@ -1,0 +1,296 @@
+"""Sequential: a stack of layers, each fed with the output (and the mask) of the one before (terms of ``keras.Sequential``).
+
+In terms of ``layers``; made by callers and by ``models.saving``. A Sequential is itself a layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..arrays import require_array
+from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
+from ..layers.checks import positive_int
+from ..layers.wrapper import build_inner, inner_layer, serialize
+from .progress import Progress
+from .summary import summary_lines
+
+
+class Sequential(Layer):
+    """A linear stack of layers.
+
+    Args: ``layers``: an iterable of layers, the first may be an ``InputLayer``, which builds the model at once; without it the
+    first call builds it. ``trainable``, ``name``.
+
+    Call: ``model(x, mask=None, training=False)``. The mask that a Masking or Embedding layer makes goes on to the layers
+    after it (keras-spec 6.6). ValueError for a layer that returns several arrays anywhere but at the end, and for two
+    layers of one name.
+    """
+
+    supports_masking = True
+
+    def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None):
+        super().__init__(trainable=trainable, name=name)
+        self._stack: list[Layer] = []
+        self._shapes: list[Any] = []  # output shape of each entry of the stack once built
+        for layer in layers or []:
+            self.add(layer, rebuild=False)
+        self._rebuild()
+
+    # -- the stack --------------------------------------------------------------------------------------------------
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers in order, without the InputLayer at the front."""
+        return self._stack[1:] if self._stack and isinstance(self._stack[0], InputLayer) else self._stack[:]
+
+    def add(self, layer: Layer, rebuild: bool = True) -> None:
+        """Puts ``layer`` on top. With an InputLayer at the front the model is built at once, unless ``rebuild=False``.
+
+        ValueError for what is no layer, for a name that is taken, for a second InputLayer, and for a layer that does not fit
+        (the model is then as it was).
+        """
+        if not isinstance(layer, Layer):
+            raise ValueError(
+                f"Only layers can be added to a Sequential model. Received: {layer!r} (of type {type(layer).__name__})"
+            )
+        if any(other.name == layer.name and other is not layer for other in self._stack):
+            raise ValueError(
+                f"All layers of a Sequential model need names of their own. Received a second layer named {layer.name!r}"
+            )
+        if isinstance(layer, InputLayer) and self._stack:
+            raise ValueError(
+                f'An InputLayer must come first. Sequential model "{self.name}" already has layer "{self._stack[0].name}"'
+            )
+        before = self._stack, self._shapes, self.built
+        hint = layer.input_shape_hint
+        front = [InputLayer(batch_shape=hint, dtype=layer.compute_dtype)] if not self._stack and hint is not None else []
+        self._set_stack([*self._stack, *front, layer])
+        if rebuild:
+            try:
+                self._rebuild()
+            except Exception:
+                self._set_stack(before[0])
+                self._shapes, self.built = before[1:]
+                raise
+
+    def pop(self, rebuild: bool = True) -> Layer:
+        """Takes the last layer away and returns it. IndexError where there is none."""
+        if not self.layers:
+            raise IndexError(f'Sequential model "{self.name}" has no layer to pop')
+        layer = self._stack[-1]
+        self._set_stack(self._stack[:-1])
+        if rebuild:
+            self._rebuild()
+        return layer
+
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
+        """The layer of that name, or at that place in ``layers``. ValueError unless exactly one is given and found."""
+        if (name is None) == (index is None):
+            raise ValueError(f"Provide either a layer name or a layer index. Received: name={name!r}, index={index!r}")
+        layers = self.layers
+        if index is not None:
+            if not -len(layers) <= index < len(layers):
+                raise ValueError(f"Was asked to retrieve the layer at index {index}, but the model only has {len(layers)} layers")
+            return layers[index]
+        for layer in self._stack:
+            if layer.name == name:
+                return layer
+        raise ValueError(f"No such layer: {name!r}. Existing layers are: {[layer.name for layer in layers]}")
+
+    def _set_stack(self, stack: list[Layer]) -> None:
+        self._stack, self._shapes, self.built = stack, [], False
+        self._layers = list({id(layer): layer for layer in stack}.values())  # a layer used twice has its weights once
+
+    def _rebuild(self) -> None:
+        if len(self._stack) > 1 and isinstance(self._stack[0], InputLayer):
+            self.build(self._stack[0].batch_shape)
+
+    # -- build and shapes -------------------------------------------------------------------------------------------
+    def build(self, input_shape: Any) -> None:
+        """Builds every layer for inputs of ``input_shape`` (batch axis first). ValueError if the InputLayer has another shape."""
+        shape = tuple(input_shape)
+        if not self._stack:
+            raise ValueError(f'Sequential model "{self.name}" cannot be built: it has no layers')
+        first = self._stack[0]
+        if not isinstance(first, InputLayer):
+            self._set_stack([InputLayer(batch_shape=shape, dtype=first.compute_dtype), *self._stack])
+        elif first.batch_shape != shape:
+            raise ValueError(
+                f'Sequential model "{self.name}" has already been configured to use input shape {first.batch_shape}. '
+                f"Received: input_shape={shape}"
+            )
+        if not self.built:
+            self._shapes = self._walk(shape, build=True)
+            self.built = True
+
+    def _walk(self, shape: Any, build: bool = False) -> list[Any]:
+        """Output shapes of all entries of the stack for an input shape."""
+        shapes: list[Any] = []
+        for layer in self._stack:
+            if shapes and _is_several(shapes[-1]):
+                raise _several(self._stack[len(shapes) - 1])
+            before = shapes[-1] if shapes else shape
+            if build:
+                build_inner(self, layer, before)
+            after = layer.compute_output_shape(before)
+            shapes.append([tuple(s) for s in after] if _is_several(after) else tuple(after))
+        return shapes
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        return self._walk(tuple(input_shape))[-1] if self._stack else tuple(input_shape)
+
+    @property
+    def input_shape(self) -> tuple:
+        """Shape of the input, batch axis first. ValueError before the model is built."""
+        if not self.built:
+            raise ValueError(f'Sequential model "{self.name}" has no defined input shape yet')
+        return self._stack[0].batch_shape  # type: ignore[attr-defined]
+
+    @property
+    def output_shape(self) -> Any:
+        """Shape of the output, batch axis first. ValueError before the model is built."""
+        if not self.built:
+            raise ValueError(f'Sequential model "{self.name}" has no defined output shape yet')
+        return self._shapes[-1]
+
+    @property
+    def stateful(self) -> bool:
+        """True if any layer carries its state from call to call."""
+        return any(getattr(layer, "stateful", False) for layer in self._stack)
+
+    # -- call -------------------------------------------------------------------------------------------------------
+    def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
+        """As it came: the first layer knows which dtype it wants."""
+        return require_array(inputs, name)
+
+    def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
+        """Runs all layers. Returns the last one's output."""
+        x = self._as_input(inputs)
+        if not self.built:
+            # A later call may have another batch size, unless states are kept for every sample.
+            self.build_once(x.shape if self.stateful else (None, *x.shape[1:]))
+        return self.call(x, mask=mask, training=bool(training))
+
+    def call(self, x: np.ndarray, mask: Any = None, training: bool = False) -> Any:
+        x = self._fit_rank(x)
+        layers = self.layers
+        for index, layer in enumerate(layers, 1):
+            y = layer(x, mask=mask, training=training)
+            if index < len(layers):
+                if isinstance(y, (tuple, list)):
+                    raise _several(layer)
+                mask = layer.compute_mask(x, mask)
+            x = y
+        return x
+
+    def _fit_rank(self, x: np.ndarray) -> np.ndarray:
+        """``x`` with a last axis of 1 added or taken away where the input shape says so. ValueError for other ranks."""
+        expected = self.input_shape
+        if x.ndim == len(expected):
+            return x
+        if x.ndim == len(expected) + 1 and x.shape[-1] == 1:
+            return x[..., 0]
+        if x.ndim == len(expected) - 1 and expected[-1] == 1:
+            return x[..., None]
+        raise ValueError(
+            f'Invalid input shape for model "{self.name}". Expected shape {expected}. Received: inputs.shape={x.shape}'
+        )
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask that the last layer gives on. Runs only the layers before the last one that makes a mask of its values."""
+        layers = self.layers
+        # The masks of these depend on the values that come in, not only on the mask that comes in.
+        last = max((k for k, layer in enumerate(layers) if isinstance(layer, (Masking, Embedding, Sequential))), default=-1)
+        x = self._fit_rank(self._as_input(inputs)) if last >= 0 else None
+        for k, layer in enumerate(layers):
+            after = layer.compute_mask(x, mask)
+            x = layer(x, mask=mask) if k < last else None
+            mask = after
+        return mask
+
+    def predict(self, x: Any, batch_size: int | None = 32, verbose: Any = "auto", steps: int | None = None) -> Any:
+        """The model's output for all samples of ``x`` [N,…], computed in batches and put together.
+
+        Args: ``batch_size``: samples a batch; None: 32, or what a stateful model was built for. ``verbose``: 1 a progress bar, 0
+        none, "auto" a bar if the work lasts longer than a second and stderr is a terminal. ``steps``: at most so many batches.
+        ValueError for a batch size or steps below 1, and for a stateful model unless all batches are of the size it was
+        built for (checked before anything runs).
+        """
+        x = self._as_input(x, "x")
+        if x.ndim == 0:
+            raise ValueError("The argument `x` must have a batch axis. Received: a single number")
+        size = self._batch_size(batch_size, len(x))
+        batches = math.ceil(len(x) / size)
+        if steps is not None:
+            batches = min(batches, positive_int(steps, "steps"))
+        if batches == 0:
+            return self(x)
+        parts = []
+        with Progress(batches, verbose) as progress:
+            for k in range(batches):
+                parts.append(self(x[k * size : (k + 1) * size]))
+                progress.advance()
+        if isinstance(parts[0], tuple):
+            return tuple(_joined(list(outputs)) for outputs in zip(*parts, strict=True))
+        return _joined(parts)
+
+    def _batch_size(self, batch_size: int | None, samples: int) -> int:
+        static = self.input_shape[0] if self.built and self.stateful else None
+        size = min(positive_int(batch_size if batch_size is not None else static or 32, "batch_size"), samples or 1)
+        if self.stateful and samples and (samples % size or size != (static or size)):
+            raise ValueError(
+                f'The model "{self.name}" is stateful: all batches must have {static or "the same number of"} samples. Received: '
+                f"{samples} samples and batch_size={batch_size}"
+            )
+        return size
+
+    # -- reports and config -----------------------------------------------------------------------------------------
+    def summary(self, *, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Prints a table of the layers, their output shapes and numbers of parameters, one line at a time by ``print_fn``."""
+        shapes = self._shapes[len(self._stack) - len(self.layers) :] if self.built else None
+        for line in summary_lines(self, shapes, line_length):
+            (print_fn or print)(line)
+
+    def get_config(self) -> dict:
+        """Name, trainable, dtype, the layers' 4-key dicts (InputLayer included) and ``build_input_shape`` once built."""
+        config: dict[str, Any] = {**super().get_config(), "layers": [serialize(layer) for layer in self._stack]}
+        if self.built:
+            config["build_input_shape"] = self.input_shape
+        return config
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        """A new model of ``get_config``'s dict, or of the bare list of layers that old files have. Fresh weights."""
+        if isinstance(config, list):
+            config = {"layers": config}
+        if not isinstance(config.get("layers"), list):
+            raise ValueError(
+                f"The config of a Sequential model must have a list of layers. Received: layers={config.get('layers')!r}"
+            )
+        model = cls([inner_layer(entry) for entry in config["layers"]], name=config.get("name"))
+        if not model.built and config.get("build_input_shape") and model.layers:
+            model.build(config["build_input_shape"])
+        model._trainable = bool(config.get("trainable", True))  # the layers bring their own
+        return model
+
+
+def _is_several(shape: Any) -> bool:
+    """True for the shapes of several outputs, False for one shape."""
+    return any(isinstance(entry, (tuple, list)) for entry in shape)
+
+
+def _several(layer: Layer) -> ValueError:
+    return ValueError(
+        f'The layer "{layer.name}" returns several arrays (such as return_state=True), which only the last layer of a Sequential '
+        "model may do"
+    )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+LAYERS["Sequential"] = Sequential  # models stand above layers, so that the table cannot name it by itself

@@ -1,0 +1,142 @@
+"""RecurrentSpec: one layer's parameters, checked, and all of its shape arithmetic.
+
+The only thing that the backends know of a layer. Letters as in the README: N batch, T time, D input features, U units.
+Made by ``layers.LSTM`` and ``layers.LSTMCell``; read by ``selector`` and ``backends``. Source: keras-spec sections 2 to 7.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import activations
+
+MAX_NUMBERS = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class RecurrentSpec:
+    """What a backend must know to run one layer.
+
+    ``storage`` is the dtype name of outputs and states: "float32" and "float64" are computed as they are; "float16" and
+    "bfloat16" are computed in float32 with h, c and the outputs rounded to 16 bits at every step.
+    """
+
+    units: int
+    activation: Callable
+    recurrent_activation: Callable
+    use_bias: bool = True
+    return_sequences: bool = False
+    go_backwards: bool = False
+    zero_output_for_mask: bool = False
+    unroll: bool = False
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    use_cudnn: Any = "auto"
+    storage: str = "float32"
+
+    @property
+    def arithmetic(self) -> np.dtype:
+        """The dtype of the arithmetic, float32 or float64."""
+        return np.dtype("float64" if self.storage == "float64" else "float32")
+
+    @property
+    def rounds(self) -> bool:
+        """True where every step's h, c and output are rounded to 16 bits."""
+        return self.storage in ("float16", "bfloat16")
+
+    @property
+    def elementwise(self) -> bool:
+        """True where both activations act on each number by itself."""
+        return activations.is_elementwise(self.activation) and activations.is_elementwise(self.recurrent_activation)
+
+    def activation_names(self) -> tuple[str | None, str | None]:
+        """Canonical names of (activation, recurrent_activation); None for a caller's own function."""
+        return activations.name_of(self.activation), activations.name_of(self.recurrent_activation)
+
+    def fused_refusal(self, training: bool = False, mask: np.ndarray | None = None) -> str | None:
+        """Why Keras would not take its fused kernel (keras-spec 18), or None if it would."""
+        names = self.activation_names()
+        if names[0] != "tanh":
+            return "activation is not tanh"
+        if names[1] != "sigmoid":
+            return "recurrent_activation is not sigmoid"
+        if self.recurrent_dropout > 0:
+            return "recurrent_dropout is not 0"
+        if training and self.dropout > 0:
+            return "dropout is applied"
+        if self.unroll:
+            return "unroll=True"
+        if not self.use_bias:
+            return "use_bias=False"
+        if mask is not None and not is_right_padded(mask):
+            return "the mask is not strictly right-padded"
+        return None
+
+
+def is_right_padded(mask: np.ndarray) -> bool:
+    """True if every row of a bool mask [N,T] starts with a valid step and has no valid step after a masked one."""
+    return bool(mask[:, 0].all() and not (mask[:, 1:] & ~mask[:, :-1]).any())
+
+
+def weight_shapes(features: int, units: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int]]:
+    """Shapes of kernel [D,4U], recurrent_kernel [U,4U], bias [4U]."""
+    return (features, 4 * units), (units, 4 * units), (4 * units,)
+
+
+def check_weight_sizes(shapes: Sequence[tuple[int, ...]], units: int, name: str = "units") -> None:
+    """ValueError where a weight would hold more numbers than ``MAX_NUMBERS``: BLAS counts in 32 bits."""
+    for shape in shapes:
+        if math.prod(shape) > MAX_NUMBERS:
+            raise ValueError(
+                f"Received an invalid value for argument `{name}`, expected weights of at most {MAX_NUMBERS} numbers, "
+                f"got {name}={units}, which with this input needs a weight of shape {shape}"
+            )
+
+
+def output_shape(spec: RecurrentSpec, batch: Any, steps: Any) -> tuple:
+    """[N,T,U] with return_sequences, else [N,U]; entries may be None."""
+    return (batch, steps, spec.units) if spec.return_sequences else (batch, spec.units)
+
+
+# -- validation of constructor arguments (keras-spec 3) -----------------------------------------------------------
+def check_units(value: Any, name: str = "units") -> Any:
+    """``value`` if it is a number above 0. ValueError for 0 and below, TypeError for what cannot be compared with 0."""
+    try:
+        refused = bool(value <= 0)
+    except (TypeError, ValueError):  # ValueError: an array of several numbers
+        raise TypeError(f"Received an invalid type for argument `{name}`, expected a positive integer, got {value!r}") from None
+    if refused:
+        raise ValueError(f"Received an invalid value for argument `{name}`, expected a positive integer, got {value}")
+    return value
+
+
+def as_count(value: Any, name: str) -> int:
+    """``value`` as an int at build time. ValueError for 2.5 or 3.0, which Keras takes at construction and refuses at build."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"Received an invalid value for argument `{name}`, expected an integer, got {value!r}") from None
+
+
+def clip_rate(value: Any, name: str) -> Any:
+    """A dropout rate clipped to [0, 1] as Keras does it: same type as ``min``/``max`` return. TypeError for None and strings."""
+    try:
+        return min(1.0, max(0.0, value))
+    except (TypeError, ValueError):  # ValueError: an array of several numbers
+        raise TypeError(f"Received an invalid type for argument `{name}`, expected a number in [0, 1], got {value!r}") from None
+
+
+def check_use_cudnn(value: Any) -> Any:
+    """ValueError unless ``value`` is "auto", True or False."""
+    if isinstance(value, np.ndarray) or value not in ("auto", True, False):
+        raise ValueError(
+            "Invalid value received for argument `use_cudnn`. Expected one of {'auto', True, False}. "
+            f"Received: use_cudnn={value!r}"
+        )
+    return value

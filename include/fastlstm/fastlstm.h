@@ -1,0 +1,126 @@
+/* fastlstm.h: what the kernels offer, as plain C: activation ids, the arguments of a step, and the table of one instruction set.
+ *
+ * Includes only <stddef.h>. No allocation, no globals, no threads: the caller owns all memory.
+ * Letters: N batch, T time, D input features, U units, P depth of a product, W lanes; 4 gates in Keras order i, f, c, o.
+ */
+#ifndef FASTLSTM_H
+#define FASTLSTM_H
+
+#include <stddef.h>
+
+/* Activations by number; the names are Keras' (fastlstm.activations). Elementwise up to FL_ACT_ELEMENTWISE, then over a row. */
+enum fl_activation {
+  FL_ACT_LINEAR = 0,
+  FL_ACT_TANH,
+  FL_ACT_SIGMOID,
+  FL_ACT_RELU,
+  FL_ACT_RELU6,
+  FL_ACT_LEAKY_RELU,
+  FL_ACT_ELU,
+  FL_ACT_SELU,
+  FL_ACT_CELU,
+  FL_ACT_EXPONENTIAL,
+  FL_ACT_GELU,
+  FL_ACT_HARD_SIGMOID,
+  FL_ACT_SILU,
+  FL_ACT_HARD_SILU,
+  FL_ACT_HARD_TANH,
+  FL_ACT_TANH_SHRINK,
+  FL_ACT_HARD_SHRINK,
+  FL_ACT_SOFT_SHRINK,
+  FL_ACT_SOFTPLUS,
+  FL_ACT_SOFTSIGN,
+  FL_ACT_SQUAREPLUS,
+  FL_ACT_SPARSE_PLUS,
+  FL_ACT_SPARSE_SIGMOID,
+  FL_ACT_LOG_SIGMOID,
+  FL_ACT_MISH,
+  FL_ACT_ELEMENTWISE,
+  FL_ACT_SOFTMAX = FL_ACT_ELEMENTWISE,
+  FL_ACT_LOG_SOFTMAX,
+  FL_ACT_SPARSEMAX,
+  FL_ACT_COUNT
+};
+
+/* 16-bit storage: h, c and outputs are rounded to it at every step, the arithmetic stays float32. */
+enum fl_rounding { FL_ROUND_NONE = 0, FL_ROUND_FLOAT16, FL_ROUND_BFLOAT16 };
+
+/* ---- the table ------------------------------------------------------------------------------------------------------
+ * One fl_kernels per instruction set and dtype. Pointers to reals are void *: the table's `bits` says float or double. Offsets count
+ * reals. No function allocates, keeps or frees anything; none may be given overlapping inputs and outputs, except where said.
+ */
+
+/* Column order of a packed matrix. gates = 1: [P,4U] with columns = U, block b holds units b*W… of all four gates.
+   gates = 0: [P,n] with columns = n, block b holds columns 4*b*W…. */
+typedef struct {
+  ptrdiff_t columns;
+  int gates;
+} fl_layout;
+
+/* One term of a pre-activation: row r is `runs` runs of `length` reals, `step` apart, from base + offset[r].
+   panel: packed matrix of runs*length rows; NULL: the term is absent. */
+typedef struct {
+  const void *panel;
+  const void *base;
+  const ptrdiff_t *offset;
+  ptrdiff_t runs, length, step;
+} fl_product;
+
+/* One time step of `count` rows, whose numbers stand in rows[count]; offsets are indexed by row number. */
+typedef struct {
+  ptrdiff_t units, count;
+  const ptrdiff_t *rows;
+  fl_product x, h;              /* x.panel NULL: init holds x's share already */
+  void *init;                   /* bias panel [blocks][4][W], or z rows (padded for step, flat [4U] for cell_rows) */
+  const ptrdiff_t *init_offset; /* [rows], or NULL where init is one bias panel */
+  void *c, *h_out;              /* [rows][U]: c in and out, h out; h.base must not be h_out */
+  const ptrdiff_t *state_offset;
+  void *y; /* a second place for h, or NULL */
+  const ptrdiff_t *y_offset;
+  int activation, recurrent_activation, rounding;
+  int descending; /* take the blocks from the last to the first */
+} fl_step;
+
+/* z rows of `count` rows: init (bias panel) + x + h (either may be absent). padded = 1: z row is [blocks][4][W]; 0: columns of the unpacked matrix. */
+typedef struct {
+  fl_layout layout;
+  ptrdiff_t count;
+  const ptrdiff_t *rows;
+  fl_product x, h;
+  const void *init;
+  void *z;
+  const ptrdiff_t *z_offset;
+  int padded;
+} fl_project;
+
+/* One time step with rows in the lanes; padded_rows is a multiple of the table's lanes. */
+typedef struct {
+  ptrdiff_t features, units, padded_rows;
+  const void *weights; /* [U][D+U][4], from pack_lanes */
+  const void *bias;    /* [U][4] */
+  const void *x, *h;   /* [D][R], [U][R] */
+  void *c, *h_out;     /* [U][R]: c in and out, h out; h must not be h_out */
+  const void *mask;    /* [R] reals, above 0 where the row counts, or NULL */
+  int activation, recurrent_activation, rounding;
+} fl_lanes;
+
+typedef struct {
+  const char *isa;
+  int bits, lanes;
+  ptrdiff_t (*panel_size)(const fl_layout *layout, ptrdiff_t depth);
+  void (*pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel);
+  void (*project)(const fl_project *);
+  void (*step)(const fl_step *);
+  void (*cell_rows)(const fl_step *);
+  void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
+                     void *weights, void *lane_bias);
+  void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);
+  void (*from_lanes)(const void *in, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base, ptrdiff_t stride);
+  void (*step_lanes)(const fl_lanes *);
+  void (*activate_row)(int id, void *z, ptrdiff_t n);                                    /* in place */
+  void (*activate_grad)(int id, const void *x, const void *y, void *dy_dx, ptrdiff_t n); /* dy_dx may be x or y */
+  void (*round_storage)(int rounding, void *x, ptrdiff_t n);                             /* in place */
+  void (*spin_fma)(ptrdiff_t rounds, void *lanes); /* 12 independent chains of `rounds` multiply-adds on lanes[12][lanes], for timing */
+} fl_kernels;
+
+#endif /* FASTLSTM_H */

@@ -1,0 +1,287 @@
+/* gate_panel.h: packed weights and the micro-kernel that multiplies rows with them.
+ *
+ * A weight matrix [P,4U] is packed once into panels [blocks][P][4][W], zero-padded: block b holds W units of all four gates, so that one
+ * pass over a panel makes the complete pre-activations of W units for a tile of rows in registers, and the cell can follow
+ * without a gate buffer. A plain matrix [P,n] is packed the same way, 4W consecutive columns a block (fl_layout says which).
+ *
+ * Numerics: each pre-activation is one chain of fused multiply-adds, bias first, then x in ascending order, then h in ascending order,
+ * whatever the tile, the batch or the split of the work; latency is hidden by several rows or several blocks side by side.
+ * Rows are pointers (base + offset), so they may come from several samples, skip masked ones and overlap (windows of a convolution).
+ */
+
+/* Rows and blocks of a tile: 4*FL_TILE_ROWS accumulators, plus the four weights and a broadcast, must fit the register file. */
+#undef FL_TILE_ROWS
+#undef FL_TILE_BLOCKS
+#if defined(FL_ISA_AVX512) || defined(FL_ISA_NEON)
+#define FL_TILE_ROWS 6
+#define FL_TILE_BLOCKS 3
+#elif defined(FL_ISA_AVX2)
+#define FL_TILE_ROWS 3
+#define FL_TILE_BLOCKS 2
+#else
+#define FL_TILE_ROWS 2
+#define FL_TILE_BLOCKS 1
+#endif
+
+/* ---- layout --------------------------------------------------------------------------------------------------------- */
+/* How many of the W lanes of vector `gate` in block `block` exist. */
+FL_INLINE ptrdiff_t FL(lanes)(const fl_layout *layout, ptrdiff_t block, ptrdiff_t gate) {
+  ptrdiff_t first = layout->gates ? block * FL_W : (4 * block + gate) * FL_W;
+  ptrdiff_t left = layout->columns - first;
+  return left <= 0 ? 0 : left < FL_W ? left : FL_W;
+}
+/* Column of the unpacked matrix where vector `gate` of block `block` begins. */
+FL_INLINE ptrdiff_t FL(column)(const fl_layout *layout, ptrdiff_t block, ptrdiff_t gate) {
+  return layout->gates ? gate * layout->columns + block * FL_W : (4 * block + gate) * FL_W;
+}
+FL_INLINE ptrdiff_t FL(blocks)(const fl_layout *layout) {
+  ptrdiff_t wide = layout->gates ? FL_W : 4 * FL_W;
+  return (layout->columns + wide - 1) / wide;
+}
+
+/* Number of reals that pack() writes for a matrix of `depth` rows. */
+FL_STATIC ptrdiff_t FL(panel_size)(const fl_layout *layout, ptrdiff_t depth) { return FL(blocks)(layout) * depth * 4 * FL_W; }
+
+/* Packs matrix [depth, all columns] (row stride `stride` reals) into panel [blocks][depth][4][W]. */
+FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel) {
+  real *out = (real *)panel;
+  for (ptrdiff_t block = 0; block < FL(blocks)(layout); block++)
+    for (ptrdiff_t p = 0; p < depth; p++)
+      for (ptrdiff_t gate = 0; gate < 4; gate++, out += FL_W) {
+        const ptrdiff_t n = FL(lanes)(layout, block, gate);
+        const real *from = (const real *)matrix + p * stride + (n ? FL(column)(layout, block, gate) : 0);
+        for (ptrdiff_t k = 0; k < FL_W; k++) out[k] = k < n ? from[k] : 0;
+      }
+}
+
+/* ---- the micro-kernel ----------------------------------------------------------------------------------------------- */
+/* acc[b][m][g] += row[m] * panel of block b; B blocks of `panel_stride` reals, M rows, `depth` values a row. B and M are constants. */
+FL_INLINE void FL(multiply)(int B, int M, vec acc[][FL_TILE_ROWS][4], const real *const row[], const real *panel,
+                            ptrdiff_t panel_stride, ptrdiff_t depth) {
+  for (ptrdiff_t p = 0; p < depth; p++) {
+    FL_UNROLL
+    for (int b = 0; b < B; b++) {
+      const real *w = panel + b * panel_stride + p * 4 * FL_W;
+#if FL_TILE_ROWS > 3
+      const vec w0 = v_load(w), w1 = v_load(w + FL_W), w2 = v_load(w + 2 * FL_W), w3 = v_load(w + 3 * FL_W);
+      FL_UNROLL
+      for (int m = 0; m < M; m++) {
+        const vec a = v_set(row[m][p]);
+        acc[b][m][0] = v_fma(a, w0, acc[b][m][0]);
+        acc[b][m][1] = v_fma(a, w1, acc[b][m][1]);
+        acc[b][m][2] = v_fma(a, w2, acc[b][m][2]);
+        acc[b][m][3] = v_fma(a, w3, acc[b][m][3]);
+      }
+#else /* sixteen registers: hold the rows' values, let the weights pass through one register */
+      vec a[FL_TILE_ROWS];
+      FL_UNROLL
+      for (int m = 0; m < M; m++) a[m] = v_set(row[m][p]);
+      FL_UNROLL
+      for (int g = 0; g < 4; g++) {
+        const vec wg = v_load(w + g * FL_W);
+        FL_UNROLL
+        for (int m = 0; m < M; m++) acc[b][m][g] = v_fma(a[m], wg, acc[b][m][g]);
+      }
+#endif
+    }
+  }
+}
+
+/* The pre-activations of B blocks for M rows: init, then x, then h, into z. B and M are constants. */
+FL_INLINE void FL(tile)(int B, int M, const fl_product *x, const fl_product *h, const void *init, const ptrdiff_t *init_offset,
+                        const ptrdiff_t *rows, ptrdiff_t block, vec z[][FL_TILE_ROWS][4]) {
+  vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4];
+  const real *pointer[FL_TILE_ROWS];
+  FL_UNROLL
+  for (int m = 0; m < M; m++) {
+    const real *start = (const real *)init + (init_offset ? init_offset[rows[m]] : 0) + block * 4 * FL_W;
+    FL_UNROLL
+    for (int b = 0; b < B; b++) {
+      FL_UNROLL
+      for (int g = 0; g < 4; g++) acc[b][m][g] = v_load(start + (4 * b + g) * FL_W);
+    }
+  }
+  for (int k = 0; k < 2; k++) {
+    const fl_product *part = k ? h : x;
+    if (part->panel == NULL) continue;
+    const ptrdiff_t stride = part->runs * part->length * 4 * FL_W;
+    const real *panel = (const real *)part->panel + block * stride;
+    for (ptrdiff_t run = 0; run < part->runs; run++, panel += part->length * 4 * FL_W) {
+      FL_UNROLL
+      for (int m = 0; m < M; m++) pointer[m] = (const real *)part->base + part->offset[rows[m]] + run * part->step;
+      FL(multiply)(B, M, acc, pointer, panel, stride, part->length);
+    }
+  }
+  FL_UNROLL
+  for (int b = 0; b < B; b++) {
+    FL_UNROLL
+    for (int m = 0; m < M; m++) {
+      FL_UNROLL
+      for (int g = 0; g < 4; g++) z[b][m][g] = acc[b][m][g];
+    }
+  }
+}
+
+/* ---- fused step: the cell follows in the same pass ------------------------------------------------------------------ */
+FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdiff_t *rows, ptrdiff_t block,
+                          vec z[][FL_TILE_ROWS][4]) {
+  for (int b = 0; b < B; b++) {
+    const ptrdiff_t u = (block + b) * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
+    for (int m = 0; m < M; m++) {
+      const ptrdiff_t at = s->state_offset[rows[m]] + u;
+      real *c_row = (real *)s->c + at, *h_row = (real *)s->h_out + at;
+      real *y_row = s->y ? (real *)s->y + s->y_offset[rows[m]] + u : NULL;
+      vec h, c = n == FL_W ? v_load(c_row) : v_load_n(c_row, n);
+      FL(cell)(kind, s->activation, s->recurrent_activation, s->rounding, z[b][m], &c, &h);
+      if (n == FL_W) {
+        v_store(c_row, c);
+        v_store(h_row, h);
+        if (y_row) v_store(y_row, h);
+      } else {
+        v_store_n(c_row, c, n);
+        v_store_n(h_row, h, n);
+        if (y_row) v_store_n(y_row, h, n);
+      }
+    }
+  }
+}
+
+/* One function a tile size, so that each gets its own registers; which sizes exist depends on the register file. */
+#undef FL_FOR_TILES
+#if FL_TILE_ROWS == 6
+#define FL_FOR_TILES(make) make(1, 1) make(1, 2) make(1, 3) make(1, 4) make(1, 5) make(1, 6) make(2, 1) make(3, 1)
+#elif FL_TILE_ROWS == 3
+#define FL_FOR_TILES(make) make(1, 1) make(1, 2) make(1, 3) make(2, 1)
+#else
+#define FL_FOR_TILES(make) make(1, 1) make(1, 2)
+#endif
+
+#define FL_STEP_TILE(B, M)                                                                        \
+  FL_STATIC void FL(step_##B##x##M)(const fl_step *s, const ptrdiff_t *rows, ptrdiff_t block) {   \
+    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                       \
+    FL(tile)(B, M, &s->x, &s->h, s->init, s->init_offset, rows, block, z);                        \
+    if (s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID)                \
+      FL(finish)(FL_CELL_TANH_SIGMOID, B, M, s, rows, block, z);                                  \
+    else                                                                                          \
+      FL(finish)(FL_CELL_ANY, B, M, s, rows, block, z);                                           \
+  }
+#define FL_STEP_CASE(B, M) \
+  case 16 * B + M:         \
+    FL(step_##B##x##M)(s, rows, block); \
+    break;
+FL_FOR_TILES(FL_STEP_TILE)
+
+/* Blocks to take at once: several only where one row alone would leave the pipeline waiting for its own sums. */
+FL_INLINE int FL(blocks_at_once)(ptrdiff_t rows, ptrdiff_t blocks_left) {
+  return rows > 1 ? 1 : blocks_left < FL_TILE_BLOCKS ? (int)blocks_left : FL_TILE_BLOCKS;
+}
+/* Rows of the next tile: as even a split as FL_TILE_ROWS allows (8 rows: 4 + 4, not 6 + 2). */
+FL_INLINE int FL(rows_at_once)(ptrdiff_t left) {
+  const ptrdiff_t tiles = (left + FL_TILE_ROWS - 1) / FL_TILE_ROWS;
+  return (int)((left + tiles - 1) / tiles);
+}
+
+/* One time step of s->count rows: new c (in place), h and, where asked for, y. */
+FL_STATIC void FL(step)(const fl_step *s) {
+  const ptrdiff_t blocks = (s->units + FL_W - 1) / FL_W;
+  for (ptrdiff_t done = 0; done < blocks;) {
+    const int B = FL(blocks_at_once)(s->count, blocks - done);
+    const ptrdiff_t block = s->descending ? blocks - done - B : done;
+    for (ptrdiff_t first = 0; first < s->count;) {
+      const ptrdiff_t *rows = s->rows + first;
+      const int M = FL(rows_at_once)(s->count - first);
+      switch (16 * B + M) { FL_FOR_TILES(FL_STEP_CASE) }
+      first += M;
+    }
+    done += B;
+  }
+}
+
+/* ---- projection: z = init + x @ panel + h @ panel ---------------------------------------------------------------------------- */
+FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block,
+                           vec z[][FL_TILE_ROWS][4]) {
+  for (int b = 0; b < B; b++)
+    for (int m = 0; m < M; m++) {
+      real *row = (real *)s->z + s->z_offset[rows[m]];
+      for (int g = 0; g < 4; g++) {
+        if (s->padded) {
+          v_store(row + (4 * (block + b) + g) * FL_W, z[b][m][g]);
+          continue;
+        }
+        const ptrdiff_t n = FL(lanes)(&s->layout, block + b, g);
+        real *to = row + FL(column)(&s->layout, block + b, g);
+        if (n == FL_W)
+          v_store(to, z[b][m][g]);
+        else if (n > 0)
+          v_store_n(to, z[b][m][g], n);
+      }
+    }
+}
+
+#define FL_PROJECT_TILE(B, M)                                                                          \
+  FL_STATIC void FL(project_##B##x##M)(const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) {  \
+    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                            \
+    FL(tile)(B, M, &s->x, &s->h, s->init, NULL, rows, block, z);                                       \
+    FL(store_z)(B, M, s, rows, block, z);                                                              \
+  }
+#define FL_PROJECT_CASE(B, M) \
+  case 16 * B + M:            \
+    FL(project_##B##x##M)(s, rows, block); \
+    break;
+FL_FOR_TILES(FL_PROJECT_TILE)
+
+/* z rows of s->count rows: bias panel + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
+FL_STATIC void FL(project)(const fl_project *s) {
+  const ptrdiff_t blocks = FL(blocks)(&s->layout);
+  for (ptrdiff_t block = 0; block < blocks;) {
+    const int B = FL(blocks_at_once)(s->count, blocks - block);
+    for (ptrdiff_t first = 0; first < s->count;) {
+      const ptrdiff_t *rows = s->rows + first;
+      const int M = FL(rows_at_once)(s->count - first);
+      switch (16 * B + M) { FL_FOR_TILES(FL_PROJECT_CASE) }
+      first += M;
+    }
+    block += B;
+  }
+}
+
+/* ---- the general path's cell: pre-activations in rows [4U] ---------------------------------------------------------- */
+/* Overwrites the z rows. Takes every activation, those over a row (softmax …) too. */
+FL_STATIC void FL(cell_rows)(const fl_step *s) {
+  const ptrdiff_t U = s->units;
+  const int fast = s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID;
+  const int over_row = s->activation >= FL_ACT_ELEMENTWISE || s->recurrent_activation >= FL_ACT_ELEMENTWISE;
+  for (ptrdiff_t k = 0; k < s->count; k++) {
+    const ptrdiff_t row = s->rows[k], at = s->state_offset[row];
+    real *z = (real *)s->init + s->init_offset[row];
+    real *c = (real *)s->c + at, *h = (real *)s->h_out + at, *y = s->y ? (real *)s->y + s->y_offset[row] : NULL;
+    if (over_row) {
+      FL(activate_row)(s->recurrent_activation, z, U);
+      FL(activate_row)(s->recurrent_activation, z + U, U);
+      FL(activate_row)(s->activation, z + 2 * U, U);
+      FL(activate_row)(s->recurrent_activation, z + 3 * U, U);
+      for (ptrdiff_t u = 0; u < U; u += FL_W) {
+        const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
+        const vec new_c = v_fma(v_load_n(z + U + u, n), v_load_n(c + u, n), v_load_n(z + u, n) * v_load_n(z + 2 * U + u, n));
+        const vec rounded = FL(round_storage)(s->rounding, new_c);
+        v_store_n(c + u, rounded, n);
+        v_store_n(z + u, rounded, n);
+      }
+      FL(activate_row)(s->activation, z, U);
+      for (ptrdiff_t u = 0; u < U; u += FL_W) {
+        const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
+        v_store_n(h + u, FL(round_storage)(s->rounding, v_load_n(z + 3 * U + u, n) * v_load_n(z + u, n)), n);
+      }
+    } else {
+      for (ptrdiff_t u = 0; u < U; u += FL_W) {
+        const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
+        const vec gates[4] = {v_load_n(z + u, n), v_load_n(z + U + u, n), v_load_n(z + 2 * U + u, n), v_load_n(z + 3 * U + u, n)};
+        vec new_h, new_c = v_load_n(c + u, n);
+        FL(cell)(fast ? FL_CELL_TANH_SIGMOID : FL_CELL_ANY, s->activation, s->recurrent_activation, s->rounding, gates, &new_c, &new_h);
+        v_store_n(c + u, new_c, n);
+        v_store_n(h + u, new_h, n);
+      }
+    }
+    if (y) memcpy(y, h, (size_t)U * sizeof(real));
+  }
+}
