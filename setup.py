@@ -1,11 +1,12 @@
 """Builds the one extension module, fastlstm._core: Cython loops and the C templates of include/ for every instruction set.
 
-No flag depends on the target: each kernels_<isa>.c selects its instruction set by pragma. One abi3 module serves Python 3.11 and later
-(free-threaded builds refuse abi3 and get a module of their own).
+No flag depends on the target: each kernels_<isa>.c selects its instruction set by pragma. One abi3 module serves Python 3.11 and
+later (free-threaded builds refuse abi3 and get a module of their own).
 """
 
 import sys
 import sysconfig
+from glob import glob
 
 import numpy
 from Cython.Build import cythonize
@@ -13,7 +14,7 @@ from setuptools import Extension, setup
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MSVC = sys.platform == "win32" and "clang" not in (sysconfig.get_config_var("CC") or "")
-HEADERS = ["fastlstm", "real", "simd", "vmath", "vactivation", "cell", "gate_panel", "row_lanes", "table", "kernels"]
+HEADERS = sorted(glob("include/fastlstm/*.h"))
 
 macros = [("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"), ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 if not FREE_THREADED:
@@ -22,15 +23,7 @@ if not FREE_THREADED:
 core = Extension(
     "fastlstm._core",
     sources=["pyx/_core.pyx", "pyx/dispatch.c", *(f"pyx/kernels_{isa}.c" for isa in ("generic", "avx2", "avx512", "neon"))],
-    depends=[
-        *(f"include/fastlstm/{name}.h" for name in HEADERS),
-        "pyx/dispatch.h",
-        "pyx/blas.pxi",
-        "pyx/sequence.pxi",
-        "pyx/lanes.pxi",
-        "pyx/plan.pxi",
-        "pyx/matrix.pxi",
-    ],
+    depends=[*HEADERS, "pyx/dispatch.h", *sorted(glob("pyx/*.pxi"))],
     include_dirs=["include", "include/fastlstm", "pyx", numpy.get_include()],
     define_macros=macros,
     # -ffp-contract=off: fused multiply-adds stand where v_fma says so and nowhere else (docs/numerics.md).

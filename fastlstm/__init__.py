@@ -41,6 +41,7 @@ __all__ = [
     "Masking",
     "Sequential",
     "TimeDistributed",
+    "__version__",
     "activations",
     "config",
     "constraints",

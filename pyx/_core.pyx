@@ -1,11 +1,10 @@
-# _core: where Python and C meet. Arrays -> pointers -> one nogil call -> arrays; every check of shapes and dtypes that memory safety
-# depends on stands here, the friendly ones stand in fastlstm.layers. Used by fastlstm.backends.cpu only.
+# _core: where Python and C meet. Arrays -> pointers -> one nogil call -> arrays; every check of shapes and dtypes that memory
+# safety depends on stands here, the friendly ones stand in fastlstm.layers. Used by fastlstm.backends.cpu only.
 """Compiled kernels of fastlstm (see ``backends.cpu``)."""
 
 import os
 import time
 
-cimport cython
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stddef cimport ptrdiff_t
@@ -69,7 +68,8 @@ cdef extern from "fastlstm/fastlstm.h":
         const char *isa
         int bits, lanes
         ptrdiff_t (*panel_size)(const fl_layout *layout, ptrdiff_t depth) noexcept nogil
-        void (*pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel) noexcept nogil
+        void (*pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride,
+                     void *panel) noexcept nogil
         void (*project)(const fl_project *) noexcept nogil
         void (*step)(const fl_step *) noexcept nogil
         void (*cell_rows)(const fl_step *) noexcept nogil
@@ -131,7 +131,8 @@ cdef const fl_kernels *kernels_for(object dtype) except NULL:
 
 cdef cnp.ndarray checked(object array, object dtype, int ndim, str name):
     """``array`` as a C-contiguous, aligned ndarray of ``dtype`` with ``ndim`` axes, or an error."""
-    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != ndim or not (array.flags.c_contiguous and array.flags.aligned):
+    if (not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != ndim
+            or not (array.flags.c_contiguous and array.flags.aligned)):
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise ValueError(f"{name}: expected a C-contiguous array of {dtype} with {ndim} axes, got {got}")
     return array
@@ -174,7 +175,7 @@ cdef class LSTMWeights:
     kernel [D,4U], recurrent_kernel [U,4U], bias [4U] or None; float32 or float64, C-contiguous. Also keeps the workspaces
     of finished calls for the next ones; concurrent calls never share one.
     """
-    cdef readonly object kernel, recurrent_kernel, bias
+    cdef readonly cnp.ndarray kernel, recurrent_kernel, bias
     cdef const fl_kernels *kernels
     cdef readonly Py_ssize_t features, units
     cdef Buffer panels
@@ -222,7 +223,7 @@ cdef class LSTMWeights:
                                     NULL if self.bias is None else data(self.bias), self.lane_weights, self.lane_bias)
 
     cdef Path fused_path(self, Py_ssize_t batch, Py_ssize_t steps) noexcept:
-        """How the fused kernel runs ``batch`` samples: by what its vectors would compute, padding included. Same bits either way."""
+        """How the fused kernel runs ``batch`` samples: by what its vectors compute, padding included. Same bits either way."""
         cdef Py_ssize_t W = self.kernels.lanes
         cdef Py_ssize_t panel_vectors = (self.units + W - 1) // W * batch, lane_vectors = (batch + W - 1) // W * self.units
         if self.lane_weights != NULL and 5 * lane_vectors <= 4 * panel_vectors:
@@ -238,26 +239,29 @@ cdef class LSTMWeights:
         return buffer if buffer.size >= size else Buffer(size)
 
 
-cdef int start(LSTMWeights weights, Sequence *s, object path) except -1:
-    """Points ``s`` (N, T, D, U set) to the weights and picks its path: "fused", "packed" or "blas"."""
+cdef Path path_named(str path) except? BLAS:
+    """FUSED (which start() refines), PACKED or BLAS of a caller's word; reads BLAS from SciPy where it is asked for."""
+    if path == "fused":
+        return FUSED
+    if path == "packed":
+        return PACKED
+    if path == "blas":
+        load_blas()
+        return BLAS
+    raise ValueError(f"unknown path {path!r}: expected fused, packed or blas")
+
+
+cdef void start(LSTMWeights weights, Sequence *s, Path path) noexcept:
+    """Points ``s`` (N, T, D, U set) to the weights and settles its path and block."""
     s.kernels = weights.kernels
     s.x_panel, s.h_panel, s.bias_panel = weights.x_panel, weights.h_panel, weights.bias_panel
     s.lane_weights, s.lane_bias = weights.lane_weights, weights.lane_bias
     s.kernel, s.recurrent_kernel = data(weights.kernel), data(weights.recurrent_kernel)
     s.bias = NULL if weights.bias is None else data(weights.bias)
-    if path == "fused":
-        s.path = weights.fused_path(s.N, s.T)
-    elif path == "packed":
-        s.path = PACKED
-    elif path == "blas":
-        load_blas()
-        s.path = BLAS
-    else:
-        raise ValueError(f"unknown path {path!r}")
+    s.path = weights.fused_path(s.N, s.T) if path == FUSED else path
     s.block = 1
     if s.path == HOISTED or s.path == BLAS:
         s.block = max(1, min(s.T, PROJECTION_BYTES // (s.N * z_row(s) * (s.kernels.bits // 8))))
-    return 0
 
 
 cdef int execute(LSTMWeights weights, Sequence *s) except -1:
@@ -320,7 +324,7 @@ def lstm_forward(LSTMWeights weights not None, x, h0, c0, mask, int activation, 
     s.c0 = NULL if c0 is None else data(c0)
     s.mask = NULL if mask is None else <const uint8_t *> data(mask)
     s.y, s.h, s.c = data(y), data(h), data(c)
-    start(weights, &s, path)
+    start(weights, &s, path_named(path))
     execute(weights, &s)
     return y, h, c
 
@@ -372,7 +376,7 @@ def round_storage(int rounding, x):
 
 
 def peak_gflops(dtype="float32", double seconds=0.02):
-    """What this processor does at best on the chosen instruction set: 1e9 float operations a second in 12 chains of multiply-adds."""
+    """1e9 float operations a second that the chosen instruction set does at best, in 12 chains of multiply-adds."""
     cdef const fl_kernels *kernels = kernels_for(np.dtype(dtype))
     cdef Buffer lanes = Buffer(12 * 64)
     cdef Py_ssize_t rounds = 100000

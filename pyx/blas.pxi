@@ -1,10 +1,12 @@
 # blas.pxi: matrix products through SciPy's BLAS, found at run time.
 #
-# scipy.linalg.cython_blas is never cimported (that would make SciPy a hard dependency, and importing it costs 120 ms): its function
-# pointers are read from the capsules of its __pyx_capi__ when a call needs them first. Used by sequence.pxi.
+# scipy.linalg.cython_blas is never cimported (that would make SciPy a hard dependency, and importing it costs 120 ms): its
+# function pointers are read from the capsules of its __pyx_capi__ when a call needs them first. Used by sequence.pxi.
 
-ctypedef void (*sgemm_t)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *, int *) noexcept nogil
-ctypedef void (*dgemm_t)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *, int *) noexcept nogil
+ctypedef void (*sgemm_t)(char *, char *, int *, int *, int *, float *, float *, int *, float *, int *, float *, float *,
+                         int *) noexcept nogil
+ctypedef void (*dgemm_t)(char *, char *, int *, int *, int *, double *, double *, int *, double *, int *, double *, double *,
+                         int *) noexcept nogil
 
 # Written once, under the GIL, by load_blas(); read by gemm().
 cdef sgemm_t blas_sgemm = NULL

@@ -1,5 +1,5 @@
-# matrix.pxi: products with a packed matrix, for Dense and the other glue layers: the same panels and chains as the gates, so that a row's
-# result does not depend on the batch it came in.
+# matrix.pxi: products with a packed matrix, for Dense and the other glue layers: the same panels and chains as the gates, so
+# that a row's result does not depend on the batch it came in.
 
 cdef enum:
     ROWS_AT_ONCE = 256

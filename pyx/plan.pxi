@@ -1,7 +1,7 @@
-# plan.pxi: the short way into the kernels for a layer that is built: everything that does not change between calls is decided once.
+# plan.pxi: the short way into the kernels for a layer that is built: what does not change between calls is decided once.
 #
-# A CallPlan answers a call whose arrays are exactly what the kernels want, and returns None for any other (the caller then takes the
-# long way through fastlstm.layers.recurrent, which converts, checks and explains). Includes: _core.pyx's start() and execute().
+# A CallPlan answers a call whose arrays are exactly what the kernels want, and returns None for any other (the caller then takes
+# the long way through fastlstm.layers.recurrent, which converts, checks and explains). Includes: _core.pyx's start() and execute().
 
 cdef inline bint fits(object array, int typenum, int ndim) noexcept:
     """An ndarray (no subclass) of this type and rank, C-contiguous, aligned, native."""
@@ -17,19 +17,19 @@ cdef inline bint has_shape(object array, Py_ssize_t first, Py_ssize_t second) no
 cdef class CallPlan:
     """One layer's call: ``plan(x, initial_state, mask, out)`` -> the layer's result, or None where the plan does not apply.
 
-    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` stay what they were. ``states``: the two carried Variables of a
-    stateful layer, or None. Bitwise the same results as lstm_forward.
+    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` stay what they were. ``states``: the two
+    carried Variables of a stateful layer, or None. Bitwise the same results as lstm_forward.
     """
     cdef LSTMWeights weights
     cdef tuple variables, versions
     cdef object states
-    cdef str path
+    cdef Path path
     cdef int typenum, activation, recurrent_activation
     cdef bint go_backwards, return_sequences, return_state, zero_output_for_mask
 
-    def __init__(self, LSTMWeights weights not None, tuple variables, tuple versions, states, int activation, int recurrent_activation,
-                 bint go_backwards, bint return_sequences, bint return_state, bint zero_output_for_mask, str path):
-        self.weights, self.variables, self.states, self.path = weights, variables, states, path
+    def __init__(self, LSTMWeights weights not None, tuple variables, tuple versions, states, int activation,
+                 int recurrent_activation, bint go_backwards, bint return_sequences, bint return_state, bint zero_output_for_mask, str path):
+        self.weights, self.variables, self.states, self.path = weights, variables, states, path_named(path)
         self.versions = versions
         self.typenum = cnp.NPY_FLOAT32 if weights.kernels.bits == 32 else cnp.NPY_FLOAT64
         self.activation, self.recurrent_activation = activation, recurrent_activation
@@ -66,8 +66,8 @@ cdef class CallPlan:
             shape[1] = s.U
         if out is None:
             return cnp.PyArray_EMPTY(ndim, shape, self.typenum, 0)
-        if not (fits(out, self.typenum, ndim) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and has_shape(out, shape[0], shape[1])
-                and cnp.PyArray_DIMS(<cnp.ndarray> out)[ndim - 1] == s.U):
+        if not (fits(out, self.typenum, ndim) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
+                and has_shape(out, shape[0], shape[1]) and cnp.PyArray_DIMS(<cnp.ndarray> out)[ndim - 1] == s.U):
             return None
         return out
 

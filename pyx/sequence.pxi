@@ -157,7 +157,8 @@ cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, P
                  room.z + k * s.N * width * size, width)
 
 
-cdef Py_ssize_t masked_rows(const Sequence *s, const Room *room, Py_ssize_t step, const char *h_from, char *h_to) noexcept nogil:
+cdef Py_ssize_t masked_rows(const Sequence *s, const Room *room, Py_ssize_t step, const char *h_from,
+                            char *h_to) noexcept nogil:
     """Lists the rows that step ``step`` computes; the others keep h (copied over) and c."""
     cdef Py_ssize_t n, count = 0, row = s.U * (s.kernels.bits // 8)
     for n in range(s.N):
@@ -262,7 +263,8 @@ cdef void run(const Sequence *s) noexcept nogil:
             s.kernels.step(&st)
             continue
         if s.path == BLAS:
-            gemm(s.kernels.bits, s.N, 4 * s.U, s.U, <const char *> st.h.base, s.U, s.recurrent_kernel, 4 * s.U, <char *> st.init, width)
+            gemm(s.kernels.bits, s.N, 4 * s.U, s.U, <const char *> st.h.base, s.U, s.recurrent_kernel, 4 * s.U,
+                 <char *> st.init, width)
         else:
             memset(&p, 0, sizeof(p))
             p.layout.columns, p.layout.gates = s.U, 1

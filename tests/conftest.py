@@ -6,7 +6,7 @@ Environment: CI (any value) makes hypothesis derandomize; FASTLSTM_TEST_DATA nam
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -47,3 +47,15 @@ def extra_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(params=["fused", "general", "reference"])
+def kernel(request: pytest.FixtureRequest) -> Iterator[dict[str, bool]]:
+    """Keyword arguments of LSTM that pick a kernel of the CPU backend; for "reference", that backend runs the whole test."""
+    from fastlstm import selector
+
+    if request.param == "reference":
+        with selector.use_backend("reference"):
+            yield {}
+    else:
+        yield {"use_cudnn": False} if request.param == "general" else {}

@@ -63,7 +63,7 @@ class Case:
 
     def numbered(self, prefix: str) -> list[np.ndarray]:
         """The arrays <prefix>0, <prefix>1 …"""
-        found = []
+        found: list[np.ndarray] = []
         while f"{prefix}{len(found)}" in self.arrays:
             found.append(self.arrays[f"{prefix}{len(found)}"])
         return found

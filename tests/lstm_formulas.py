@@ -1,11 +1,19 @@
-"""An LSTM in float64, one sample and one step at a time: the truth that the tests of the layers compare with.
+"""An LSTM in float64, one sample and one step at a time: the truth that the tests of the layers compare with; and their layers.
 
-Written from the formulas (keras-spec 2 and 6) and sharing nothing with the package. Used by test_lstm_* and test_threads.
+``run`` is written from the formulas (keras-spec 2 and 6) and shares nothing with the package. Used by test_lstm_*, test_selector
+and test_threads.
 """
 
 from __future__ import annotations
 
 import numpy as np
+
+from fastlstm import LSTM
+
+N, T, D, U = 3, 6, 4, 5
+MASK = np.array([[1, 1, 1, 1, 1, 1], [0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]], bool)
+FLOAT32 = {"rtol": 0, "atol": 2e-6}
+FLOAT64 = {"rtol": 0, "atol": 1e-13}
 
 
 def sigmoid(z):
@@ -56,3 +64,28 @@ def run(
             final_h[n] = rounded(o * activation(final_c[n]))
             outputs[n, step] = last[n] = final_h[n]
     return outputs, last, final_h, final_c
+
+
+def weights_for(features=D, units=U, scale=0.7, seed=1):
+    rng = np.random.default_rng(seed)
+    shapes = (features, 4 * units), (units, 4 * units), (4 * units,)
+    return [(rng.standard_normal(shape) * scale).astype(np.float32) for shape in shapes]
+
+
+def made(weights=None, batch=N, **kwargs):
+    """A built layer with given weights; ``batch`` counts for a stateful one."""
+    weights = weights or weights_for()
+    layer = LSTM(weights[1].shape[0], use_bias=len(weights) == 3, **kwargs)
+    layer.build((batch, None, weights[0].shape[0]))
+    layer.set_weights(weights)
+    return layer
+
+
+def twice(layer, *args, **kwargs):
+    """The result of a call, after checking that a second call gives the same bits in other arrays."""
+    first, second = layer(*args, **kwargs), layer(*args, **kwargs)
+    for a, b in zip(*[r if isinstance(r, tuple) else (r,) for r in (first, second)], strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == b.dtype
+        assert not np.shares_memory(a, b)
+    return first

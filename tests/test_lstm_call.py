@@ -1,6 +1,6 @@
-"""The call of LSTM and LSTMCell: inputs, initial states, masks, carried states, rounding, dropout (keras-spec 5 to 8, 19).
+"""The call of LSTM: inputs, initial states, masks, return forms, numbers that are not finite (keras-spec 5 and 6).
 
-Expected numbers come from lstm_formulas (float64, one sample and step at a time) or stand here. A layer answers a second call on a
+Expected numbers come from lstm_formulas (float64, one sample and step at a time) or stand here. A later call of a layer takes a
 shorter way than the first: ``twice`` runs both and wants the same bits.
 """
 
@@ -8,49 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lstm_formulas import run
+from lstm_formulas import FLOAT32, FLOAT64, MASK, D, N, T, U, made, run, twice, weights_for
 
-from fastlstm import LSTM, selector
-
-N, T, D, U = 3, 6, 4, 5
-MASK = np.array([[1, 1, 1, 1, 1, 1], [0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0]], bool)
-FLOAT32 = {"rtol": 0, "atol": 2e-6}
-FLOAT64 = {"rtol": 0, "atol": 1e-13}
-
-
-def weights_for(features=D, units=U, scale=0.7, seed=1):
-    rng = np.random.default_rng(seed)
-    shapes = (features, 4 * units), (units, 4 * units), (4 * units,)
-    return [(rng.standard_normal(shape) * scale).astype(np.float32) for shape in shapes]
-
-
-def made(weights=None, **kwargs):
-    """A built layer with given weights."""
-    weights = weights or weights_for()
-    layer = LSTM(weights[1].shape[0], use_bias=len(weights) == 3, **kwargs)
-    layer.build((kwargs.pop("batch", N), None, weights[0].shape[0]))
-    layer.set_weights(weights)
-    return layer
-
-
-def twice(layer, *args, **kwargs):
-    """The result of a call, after checking that a second call gives the same bits in other arrays."""
-    first, second = layer(*args, **kwargs), layer(*args, **kwargs)
-    for a, b in zip(*[r if isinstance(r, tuple) else (r,) for r in (first, second)], strict=True):
-        np.testing.assert_array_equal(a, b)
-        assert a.dtype == b.dtype
-        assert not np.shares_memory(a, b)
-    return first
-
-
-@pytest.fixture(params=["cpu", "general", "reference"])
-def kernel(request):
-    """Keyword arguments that pick a kernel; the reference backend is switched on around the test."""
-    if request.param == "reference":
-        with selector.use_backend("reference"):
-            yield {}
-    else:
-        yield {"use_cudnn": False} if request.param == "general" else {}
+from fastlstm import LSTM
 
 
 @pytest.fixture
@@ -372,7 +332,7 @@ def test_large_pre_activations_saturate(kernel):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_state_that_decays_through_the_smallest_numbers(kernel, dtype):
-    """c halves at every step, through the subnormal numbers to zero; the result may be flushed to zero but must never be wrong."""
+    """c halves at every step, through the subnormal numbers to zero; a result may be flushed to zero but never be wrong."""
     bias = np.array([-1e4, 0, 0, 0], np.float32)  # i = 0, f = o = 1/2
     weights = [np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32), bias]
     steps = 160 if dtype == "float32" else 1100

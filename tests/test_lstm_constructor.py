@@ -314,7 +314,7 @@ def test_flags_are_truthy_values():
 
 # -- the base layer's keywords ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    "name", "time_major batch_input_shape batch_shape input_length weights batch_size stages implementation_ units_".split()
+    "name", "time_major batch_input_shape batch_shape input_length weights batch_size cell flags arguments units_".split()
 )
 def test_unknown_keywords_are_refused(name):
     with pytest.raises(ValueError, match=f"Unrecognized keyword arguments passed to LSTM: .*{name}"):

@@ -9,6 +9,7 @@ inside the cell, which Keras' LSTM does not have.
 from __future__ import annotations
 
 import json
+import os
 
 import golden_cases as golden
 import numpy as np
@@ -20,6 +21,11 @@ from fastlstm import selector
 # In the measure max |a - b| / max(1, |b|). Both sides are float32 and sum in different orders: about 1e-7 a step, which the
 # longest sequences bring to 6e-6. A wrong gate order or state is off by more than 1e-2.
 TOLERANCE = 1e-5
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("FASTLSTM_TEST_DATA"),
+    reason="FASTLSTM_TEST_DATA does not name a folder of extra test data, whose folder models holds other programs' vectors",
+)
 
 
 @pytest.fixture(autouse=True, params=["reference", "cpu"])

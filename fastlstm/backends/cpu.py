@@ -1,8 +1,9 @@
 """The CPU backend: compiled kernels through ``fastlstm._core``.
 
-Kernels: ``fused`` (gate panels, the cell in the same pass; elementwise activations), ``general`` (pre-activations by GEMM, then the cell;
-also activations over an axis), ``stepwise`` (activations that only Python can call). FASTLSTM_GEMM=auto|blas|packed, read once:
-``auto`` takes the packed panels where a SIMD table is in use and BLAS on the generic one; the others force one.
+Kernels: ``fused`` (gate panels, the cell in the same pass; elementwise activations), ``general`` (pre-activations by GEMM, then
+the cell; also activations over an axis), ``stepwise`` (activations that only Python can call).
+FASTLSTM_GEMM=auto|blas|packed, read once: ``auto`` takes the packed panels where a SIMD table is in use and BLAS on the generic
+one; the others force one.
 Verbs and shapes as in ``backends.reference``.
 """
 
@@ -95,7 +96,10 @@ def lstm_forward(
     mask: np.ndarray | None = None,
     dropout: reference.DropoutMasks | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All time steps: see ``reference.lstm_forward``. NotImplementedError with dropout masks (``selector`` sends those elsewhere)."""
+    """All time steps: see ``reference.lstm_forward``.
+
+    NotImplementedError with dropout masks (``selector`` sends those calls elsewhere).
+    """
     if dropout is not None:
         raise NotImplementedError("The CPU backend does not apply dropout masks yet")
     kernel, _ = kernel_for(spec)

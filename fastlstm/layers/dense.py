@@ -1,6 +1,6 @@
 """Dense: activation(x @ kernel + bias) over the last axis (terms of ``keras.layers.Dense``).
 
-The product runs on a backend's packed matrix (``prepare_matrix``, ``affine``), so that a row's result does not depend on its batch.
+The product runs on a backend's packed matrix (``prepare_matrix``, ``affine``): a row's result does not depend on its batch.
 """
 
 from __future__ import annotations

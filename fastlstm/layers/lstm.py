@@ -47,7 +47,7 @@ class GatedCell(Layer):
 
     arguments: tuple[str, ...] = CELL_ARGUMENTS
 
-    def __init__(self, arguments: dict[str, Any], **kwargs: Any):
+    def __init__(self, arguments: dict[str, Any], /, **kwargs: Any):
         super().__init__(**kwargs)
         self.activation = activations.get(arguments["activation"])
         self.recurrent_activation = activations.get(arguments["recurrent_activation"])

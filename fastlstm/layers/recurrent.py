@@ -36,7 +36,7 @@ class RecurrentLayer(Layer):
 
     supports_masking = True
 
-    def __init__(self, cell: Any, flags: dict[str, Any], use_cudnn: Any, **kwargs: Any):
+    def __init__(self, cell: Any, flags: dict[str, Any], use_cudnn: Any, /, **kwargs: Any):
         super().__init__(**kwargs)
         self.cell = cell
         cell.on_change = self._forget_plan
@@ -209,7 +209,8 @@ def into_buffer(out: Any, output: np.ndarray, x: np.ndarray) -> np.ndarray:
         raise TypeError(f"The argument `out` must be a NumPy array. Received: {type(out).__name__}")
     if out.shape != output.shape or out.dtype != output.dtype:
         raise ValueError(
-            f"The argument `out` must have shape {output.shape} and dtype {output.dtype}. Received: out.shape={out.shape}, dtype={out.dtype}"
+            f"The argument `out` must have shape {output.shape} and dtype {output.dtype}. "
+            f"Received: out.shape={out.shape}, dtype={out.dtype}"
         )
     if not (out.flags.writeable and out.flags.c_contiguous) or np.may_share_memory(out, x):
         raise ValueError("The argument `out` must be writable, C-contiguous and apart from `sequences`")

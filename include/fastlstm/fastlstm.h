@@ -120,7 +120,8 @@ typedef struct {
   void (*activate_row)(int id, void *z, ptrdiff_t n);                                    /* in place */
   void (*activate_grad)(int id, const void *x, const void *y, void *dy_dx, ptrdiff_t n); /* dy_dx may be x or y */
   void (*round_storage)(int rounding, void *x, ptrdiff_t n);                             /* in place */
-  void (*spin_fma)(ptrdiff_t rounds, void *lanes); /* 12 independent chains of `rounds` multiply-adds on lanes[12][lanes], for timing */
+  void (*spin_fma)(ptrdiff_t rounds,
+                   void *lanes); /* 12 independent chains of `rounds` multiply-adds on lanes[12][lanes], for timing */
 } fl_kernels;
 
 #endif /* FASTLSTM_H */

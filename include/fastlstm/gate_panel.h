@@ -156,17 +156,17 @@ FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdif
 #define FL_FOR_TILES(make) make(1, 1) make(1, 2)
 #endif
 
-#define FL_STEP_TILE(B, M)                                                                        \
-  FL_STATIC void FL(step_##B##x##M)(const fl_step *s, const ptrdiff_t *rows, ptrdiff_t block) {   \
-    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                       \
-    FL(tile)(B, M, &s->x, &s->h, s->init, s->init_offset, rows, block, z);                        \
-    if (s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID)                \
-      FL(finish)(FL_CELL_TANH_SIGMOID, B, M, s, rows, block, z);                                  \
-    else                                                                                          \
-      FL(finish)(FL_CELL_ANY, B, M, s, rows, block, z);                                           \
+#define FL_STEP_TILE(B, M)                                                                      \
+  FL_STATIC void FL(step_##B##x##M)(const fl_step *s, const ptrdiff_t *rows, ptrdiff_t block) { \
+    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                     \
+    FL(tile)(B, M, &s->x, &s->h, s->init, s->init_offset, rows, block, z);                      \
+    if (s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID)              \
+      FL(finish)(FL_CELL_TANH_SIGMOID, B, M, s, rows, block, z);                                \
+    else                                                                                        \
+      FL(finish)(FL_CELL_ANY, B, M, s, rows, block, z);                                         \
   }
-#define FL_STEP_CASE(B, M) \
-  case 16 * B + M:         \
+#define FL_STEP_CASE(B, M)              \
+  case 16 * B + M:                      \
     FL(step_##B##x##M)(s, rows, block); \
     break;
 FL_FOR_TILES(FL_STEP_TILE)
@@ -198,8 +198,7 @@ FL_STATIC void FL(step)(const fl_step *s) {
 }
 
 /* ---- projection: z = init + x @ panel + h @ panel ---------------------------------------------------------------------------- */
-FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block,
-                           vec z[][FL_TILE_ROWS][4]) {
+FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block, vec z[][FL_TILE_ROWS][4]) {
   for (int b = 0; b < B; b++)
     for (int m = 0; m < M; m++) {
       real *row = (real *)s->z + s->z_offset[rows[m]];
@@ -218,14 +217,14 @@ FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *r
     }
 }
 
-#define FL_PROJECT_TILE(B, M)                                                                          \
-  FL_STATIC void FL(project_##B##x##M)(const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) {  \
-    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                            \
-    FL(tile)(B, M, &s->x, &s->h, s->init, NULL, rows, block, z);                                       \
-    FL(store_z)(B, M, s, rows, block, z);                                                              \
+#define FL_PROJECT_TILE(B, M)                                                                         \
+  FL_STATIC void FL(project_##B##x##M)(const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) { \
+    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                           \
+    FL(tile)(B, M, &s->x, &s->h, s->init, NULL, rows, block, z);                                      \
+    FL(store_z)(B, M, s, rows, block, z);                                                             \
   }
-#define FL_PROJECT_CASE(B, M) \
-  case 16 * B + M:            \
+#define FL_PROJECT_CASE(B, M)              \
+  case 16 * B + M:                         \
     FL(project_##B##x##M)(s, rows, block); \
     break;
 FL_FOR_TILES(FL_PROJECT_TILE)
@@ -277,7 +276,8 @@ FL_STATIC void FL(cell_rows)(const fl_step *s) {
         const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
         const vec gates[4] = {v_load_n(z + u, n), v_load_n(z + U + u, n), v_load_n(z + 2 * U + u, n), v_load_n(z + 3 * U + u, n)};
         vec new_h, new_c = v_load_n(c + u, n);
-        FL(cell)(fast ? FL_CELL_TANH_SIGMOID : FL_CELL_ANY, s->activation, s->recurrent_activation, s->rounding, gates, &new_c, &new_h);
+        FL(cell)(fast ? FL_CELL_TANH_SIGMOID : FL_CELL_ANY, s->activation, s->recurrent_activation, s->rounding, gates, &new_c,
+                 &new_h);
         v_store_n(c + u, new_c, n);
         v_store_n(h + u, new_h, n);
       }

@@ -14,12 +14,13 @@
 #endif
 
 /* Packs kernel [D,4U] and recurrent_kernel [U,4U] into [U][D+U][4], gates side by side, and bias [4U] (or NULL) into [U][4]. */
-FL_STATIC void FL(pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
-                              void *weights, void *lane_bias) {
+FL_STATIC void FL(pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel,
+                              const void *bias, void *weights, void *lane_bias) {
   real *out = (real *)weights;
   for (ptrdiff_t u = 0; u < units; u++) {
     for (ptrdiff_t p = 0; p < features + units; p++) {
-      const real *row = p < features ? (const real *)kernel + p * 4 * units : (const real *)recurrent_kernel + (p - features) * 4 * units;
+      const real *row =
+          p < features ? (const real *)kernel + p * 4 * units : (const real *)recurrent_kernel + (p - features) * 4 * units;
       for (int g = 0; g < 4; g++) *out++ = row[g * units + u];
     }
     for (int g = 0; g < 4; g++) ((real *)lane_bias)[4 * u + g] = bias ? ((const real *)bias)[g * units + u] : 0;

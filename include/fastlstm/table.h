@@ -5,7 +5,8 @@ FL_STATIC void FL(activate_row_)(int id, void *z, ptrdiff_t n) { FL(activate_row
 FL_STATIC void FL(activate_grad_)(int id, const void *x, const void *y, void *dy_dx, ptrdiff_t n) {
   for (ptrdiff_t k = 0; k < n; k += FL_W) {
     const ptrdiff_t m = n - k < FL_W ? n - k : FL_W;
-    v_store_n((real *)dy_dx + k, FL(activate_grad_vec)(id, v_load_n((const real *)x + k, m), v_load_n((const real *)y + k, m)), m);
+    v_store_n((real *)dy_dx + k, FL(activate_grad_vec)(id, v_load_n((const real *)x + k, m), v_load_n((const real *)y + k, m)),
+              m);
   }
 }
 
