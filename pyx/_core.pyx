@@ -10,7 +10,7 @@ from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport uint8_t, uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memchr, memcpy, memset
 
 import numpy as np
 
@@ -62,6 +62,8 @@ cdef extern from "fastlstm/fastlstm.h":
         void *c
         void *h_out
         const void *mask
+        void *output
+        int zero_output
         int activation, recurrent_activation, rounding
 
     ctypedef struct fl_kernels:
@@ -77,6 +79,8 @@ cdef extern from "fastlstm/fastlstm.h":
                            void *weights, void *lane_bias) noexcept nogil
         void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows,
                          void *out) noexcept nogil
+        void (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows,
+                           void *out) noexcept nogil
         void (*from_lanes)(const void *inp, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base,
                            ptrdiff_t stride) noexcept nogil
         void (*step_lanes)(const fl_lanes *) noexcept nogil
@@ -269,6 +273,8 @@ cdef int execute(LSTMWeights weights, Sequence *s) except -1:
     cdef Py_ssize_t state = padded(s.N * s.U * (s.kernels.bits // 8)), size = workspace_size(s)
     cdef Buffer workspace = weights.take(size + 2 * state)
     cdef unsigned long mode
+    if s.mask != NULL and memchr(s.mask, 0, s.N * s.T) == NULL:
+        s.mask = NULL  # nothing is masked
     s.workspace = workspace.start
     if s.h == NULL:
         s.h = workspace.start + size

@@ -3,16 +3,6 @@
 # x, h and c are transposed; masks become a lane each. Same arguments, results and bits as sequence.pxi's FUSED path.
 
 
-cdef void lane_mask(const Sequence *s, char *mask, Py_ssize_t time, Py_ssize_t R) noexcept nogil:
-    """mask [R] reals: 1 where the row counts at ``time``, else 0."""
-    cdef Py_ssize_t n
-    for n in range(R):
-        if s.kernels.bits == 32:
-            (<float *> mask)[n] = s.mask[n * s.T + time] if n < s.N else 0
-        else:
-            (<double *> mask)[n] = s.mask[n * s.T + time] if n < s.N else 0
-
-
 cdef void run_lanes(const Sequence *s) noexcept nogil:
     """All T steps of the path LANES; see run()."""
     cdef LaneRoom room
@@ -31,18 +21,20 @@ cdef void run_lanes(const Sequence *s) noexcept nogil:
     st.features, st.units, st.padded_rows = s.D, s.U, R
     st.weights, st.bias, st.x, st.c = s.lane_weights, s.lane_bias, room.x, room.c
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
+    st.zero_output = s.zero_output_for_mask
+    if s.mask != NULL and s.return_sequences:
+        memset(room.output, 0, s.U * R * size)
+        st.output = room.output
     for step in range(s.T):
         time = time_of(s, step)
         s.kernels.to_lanes(s.x + time * s.D * size, s.T * s.D, s.N, s.D, R, room.x)
         if s.mask != NULL:
-            lane_mask(s, room.mask, time, R)
+            s.kernels.mask_lanes(s.mask + time, s.T, s.N, R, room.mask)
             st.mask = room.mask
         st.h, st.h_out = room.h[step & 1], room.h[(step + 1) & 1]
         s.kernels.step_lanes(&st)
         if s.return_sequences:
-            s.kernels.from_lanes(st.h_out, R, s.N, s.U, s.y + step * s.U * size, s.T * s.U)
-            if s.mask != NULL:
-                masked_outputs(s, step)
+            s.kernels.from_lanes(st.h_out if st.output == NULL else st.output, R, s.N, s.U, s.y + step * s.U * size, s.T * s.U)
     s.kernels.from_lanes(room.h[s.T & 1], R, s.N, s.U, s.h, s.U)
     s.kernels.from_lanes(room.c, R, s.N, s.U, s.c, s.U)
     if not s.return_sequences:

@@ -95,6 +95,7 @@ cdef struct LaneRoom:
     char *x
     char *h[2]
     char *c
+    char *output
     char *mask
 
 
@@ -106,8 +107,9 @@ cdef Py_ssize_t cut_lanes(const Sequence *s, char *base, LaneRoom *room) noexcep
     room.h[0] = base + x
     room.h[1] = room.h[0] + state
     room.c = room.h[1] + state
-    room.mask = room.c + state
-    return x + 3 * state + padded(R * size)
+    room.output = room.c + state
+    room.mask = room.output + state
+    return x + 4 * state + padded(R * size)
 
 
 cdef Py_ssize_t workspace_size(const Sequence *s) noexcept nogil:

@@ -43,9 +43,9 @@ def child(code, **variables):
         ({"dropout": 0.5}, {"training": True}, "dropout is applied"),
         ({"unroll": True}, {}, "unroll=True"),
         ({"use_bias": False}, {}, "use_bias=False"),
-        ({}, {"mask": MASK}, "not strictly right-padded"),
-        ({}, {"mask": ~RIGHT_PADDED}, "not strictly right-padded"),
-        ({}, {"mask": np.zeros((N, T))}, "not strictly right-padded"),
+        ({}, {"mask": MASK}, "the mask is not strictly right-padded"),
+        ({}, {"mask": ~RIGHT_PADDED}, "the mask is not strictly right-padded"),
+        ({}, {"mask": np.zeros((N, T))}, "the mask is not strictly right-padded"),
     ],
 )
 def test_use_cudnn_true_is_refused_with_the_reason(x, value, kwargs, call, reason):
@@ -105,9 +105,8 @@ def test_use_backend_ends_with_its_block(x):
     expected = layer(x)
     with pytest.raises(ValueError, match="Unknown backend 'numpy'"), selector.use_backend("numpy"):
         pass
-    with pytest.raises(KeyError), selector.use_backend("reference"):
-        assert layer.explain(x).backend == "reference"
-        raise KeyError
+    with pytest.raises(IndexError), selector.use_backend("reference"):
+        layer(x, [])
     assert layer.explain(x).backend == "cpu"
     np.testing.assert_array_equal(layer(x), expected)
 
@@ -142,7 +141,8 @@ CALL = """
 import json, numpy as np, fastlstm
 layer = fastlstm.LSTM(4, kernel_initializer="ones", recurrent_initializer="ones")
 x = np.ones((1, 2, 3), np.float32)
-print(json.dumps([fastlstm.config()["isa"], fastlstm.config()["gemm"], layer.explain(x).kernel, layer.explain(x).reason, float(layer(x)[0, 0])]))
+config, choice = fastlstm.config(), layer.explain(x)
+print(json.dumps([config["isa"], config["gemm"], choice.kernel, choice.reason, float(layer(x)[0, 0])]))
 """
 
 

@@ -161,6 +161,13 @@ def affine(prepared: Any, x: np.ndarray) -> np.ndarray:
     return reference.affine(prepared, x) if isinstance(prepared, tuple) else prepared.affine(x)
 
 
+def conv1d(prepared: Any, x: np.ndarray, rows: int, taps: int, stride: int, dilation: int) -> np.ndarray:
+    """Cross-correlation of x [N,R,C], padded already, with the matrix [taps*C,n] -> [N,rows,n], without im2row on panels."""
+    if isinstance(prepared, tuple):
+        return reference.conv1d(prepared, x, rows, taps, stride, dilation)
+    return prepared.windows(x, rows, taps, stride, dilation)
+
+
 def activate(activation: Any, x: np.ndarray) -> np.ndarray:
     """An activation applied to a float32 or float64 array: compiled where it has a number, else called."""
     number = ACTIVATION_NUMBERS.get(activations.name_of(activation) or "")

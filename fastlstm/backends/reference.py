@@ -108,6 +108,12 @@ def affine(prepared: Any, x: np.ndarray) -> np.ndarray:
         return z if bias is None else z + bias
 
 
+def conv1d(prepared: Any, x: np.ndarray, rows: int, taps: int, stride: int, dilation: int) -> np.ndarray:
+    """Cross-correlation of x [N,R,C], padded already, with the matrix [taps*C,n] -> [N,rows,n]."""
+    columns = [x[:, k * dilation : k * dilation + (rows - 1) * stride + 1 : stride] for k in range(taps)]
+    return affine(prepared, np.concatenate(columns, axis=-1))
+
+
 def activate(activation: Any, x: np.ndarray) -> np.ndarray:
     """An activation applied to an array of the arithmetic dtype (for glue layers); may overwrite ``x``."""
     return activation(x)

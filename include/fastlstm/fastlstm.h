@@ -100,7 +100,9 @@ typedef struct {
   const void *bias;    /* [U][4] */
   const void *x, *h;   /* [D][R], [U][R] */
   void *c, *h_out;     /* [U][R]: c in and out, h out; h must not be h_out */
-  const void *mask;    /* [R] reals, above 0 where the row counts, or NULL */
+  const void *mask;    /* [R] reals, above 0 where the row counts, or NULL: all do */
+  void *output;        /* [U][R], with a mask: the previous output in, this step's out; or NULL */
+  int zero_output;     /* the output of a masked row is 0 instead of the previous one */
   int activation, recurrent_activation, rounding;
 } fl_lanes;
 
@@ -115,6 +117,7 @@ typedef struct {
   void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
                      void *weights, void *lane_bias);
   void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);
+  void (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows, void *out);
   void (*from_lanes)(const void *in, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base, ptrdiff_t stride);
   void (*step_lanes)(const fl_lanes *);
   void (*activate_row)(int id, void *z, ptrdiff_t n);                                    /* in place */

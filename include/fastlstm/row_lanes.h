@@ -45,6 +45,32 @@ FL_STATIC void FL(from_lanes)(const void *in, ptrdiff_t R, ptrdiff_t count, ptrd
   }
 }
 
+/* out [R] = 1 where the row's mask byte is set, else 0; the byte of row n stands at mask + n*stride. */
+FL_STATIC void FL(mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t R, void *out) {
+  for (ptrdiff_t n = 0; n < R; n++) ((real *)out)[n] = n < count && mask[n * stride];
+}
+
+/* The cell of V row vectors of one unit, which begin at `at` in the state arrays and at lane `first`; masked rows keep h and c. */
+FL_INLINE void FL(finish_lanes)(int kind, int V, const fl_lanes *s, ptrdiff_t at, ptrdiff_t first, vec z[][4]) {
+  FL_UNROLL
+  for (int v = 0; v < V; v++, at += FL_W, first += FL_W) {
+    const vec old_c = v_load((real *)s->c + at);
+    vec c = old_c, h;
+    FL(cell)(kind, s->activation, s->recurrent_activation, s->rounding, z[v], &c, &h);
+    if (s->mask) {
+      const vmask valid = v_lt(v_set(0), v_load((const real *)s->mask + first));
+      if (s->output) {
+        real *output = (real *)s->output + at;
+        v_store(output, v_select(valid, h, s->zero_output ? v_set(0) : v_load(output)));
+      }
+      c = v_select(valid, c, old_c);
+      h = v_select(valid, h, v_load((const real *)s->h + at));
+    }
+    v_store((real *)s->c + at, c);
+    v_store((real *)s->h_out + at, h);
+  }
+}
+
 FL_INLINE void FL(lane_tile)(int kind, int V, const fl_lanes *s, ptrdiff_t unit, ptrdiff_t first) {
   vec acc[FL_LANE_VECTORS][4];
   const real *w = (const real *)s->weights + unit * (s->features + s->units) * 4;
@@ -69,21 +95,7 @@ FL_INLINE void FL(lane_tile)(int kind, int V, const fl_lanes *s, ptrdiff_t unit,
       }
     }
   }
-  const ptrdiff_t at = unit * s->padded_rows + first;
-  FL_UNROLL
-  for (int v = 0; v < V; v++) {
-    real *c_at = (real *)s->c + at + v * FL_W;
-    const vec old_c = v_load(c_at);
-    vec c = old_c, h;
-    FL(cell)(kind, s->activation, s->recurrent_activation, s->rounding, acc[v], &c, &h);
-    if (s->mask) {
-      const vmask valid = v_lt(v_set(0), v_load((const real *)s->mask + first + v * FL_W));
-      c = v_select(valid, c, old_c);
-      h = v_select(valid, h, v_load((const real *)s->h + at + v * FL_W));
-    }
-    v_store(c_at, c);
-    v_store((real *)s->h_out + at + v * FL_W, h);
-  }
+  FL(finish_lanes)(kind, V, s, unit * s->padded_rows + first, first, acc);
 }
 
 FL_INLINE void FL(lane_rows)(int kind, const fl_lanes *s) {

@@ -45,6 +45,7 @@ const fl_kernels FL(kernels) = {
     .cell_rows = FL(cell_rows),
     .pack_lanes = FL(pack_lanes),
     .to_lanes = FL(to_lanes),
+    .mask_lanes = FL(mask_lanes),
     .from_lanes = FL(from_lanes),
     .step_lanes = FL(step_lanes),
     .activate_row = FL(activate_row_),

@@ -134,26 +134,28 @@ FL_INLINE vec v_sigmoid_den(vec x) {
   vec k = shifted - magic;
   vec r = v_fma(k, v_set(FL_LN2_REST), v_fma(k, v_set(FL_LN2_HEAD), y));
   vec scale = v_unbits(v_shl(v_bits(shifted), FL_MANTISSA));
-  return v_fma(-scale, FL(expm1_reduced)(-1, r), scale + v_set(FL_SIGMOID_NUM));
+  /* In this order, because adding 1 to a large scale first would cost half an ulp more. */
+  return scale + v_fma(-scale, FL(expm1_reduced)(-1, r), v_set(FL_SIGMOID_NUM));
 }
 
 /* 1 / (1 + exp(-x)). */
 FL_INLINE vec v_sigmoid(vec x) { return v_set(FL_SIGMOID_NUM) / v_sigmoid_den(x); }
 
-/* tanh(x) = num / den with m = (exp(2|x|) - 1) / 2, num = m with the sign of x, den = m + 1 < 2^26 (2^55).
+/* tanh(x) = num / den with e = exp(-2|x|), num = (1 - e) / 2 with the sign of x, den = (1 + e) / 2 in [1/2, 1].
  * A product of tanh and sigmoid may share one division: FL_SIGMOID_NUM * num / (den * v_sigmoid_den(z)).
- * No case for small |x|: there k = 0 and m is expm1_reduced itself, which keeps the relative accuracy. ln2 needs one part only:
- * the error k * 1e-9 (1e-17) of the exponent weighs 1 / exp(2|x|) in the quotient, which is small when k is not. */
+ * No case for small |x|: there k = 0 and num is expm1_reduced itself, which keeps the relative accuracy. ln2 needs one part only:
+ * the error k * 1e-9 (1e-17) of the exponent weighs e in the quotient, which is small when k is not. */
 FL_INLINE void v_tanh_parts(vec x, vec *num, vec *den) {
   const vec magic = v_set(FL_MAGIC + FL_EXPONENT_BIAS);
-  vec y = v_min(v_set(FL_PICK(9.2, 19.1)), v_abs(x)); /* 1 is reached there */
-  vec shifted = v_fma(y, v_set(2 * FL_LOG2E), magic);
+  vec y = v_min(v_set(FL_PICK(10.0, 20.0)), v_abs(x)); /* 1 is reached there */
+  vec shifted = v_fma(y, v_set(-2 * FL_LOG2E), magic);
   vec k = shifted - magic;
-  vec r = v_fma(k, v_set(-FL_LN2 / 2), y);
-  vec scale = v_unbits(v_shl(v_bits(shifted), FL_MANTISSA));
-  vec m = v_fma(scale, FL(expm1_reduced)(2, r), v_fma(scale, v_set(0.5), v_set(-0.5)));
-  *num = v_unbits(v_bits(m) | (v_bits(x) & FL(sign_bit)()));
-  *den = m + v_set(1);
+  vec r = v_fma(k, v_set(FL_LN2 / 2), y);
+  vec scale = v_unbits(v_shl(v_bits(shifted), FL_MANTISSA)); /* e = scale - 2 scale m */
+  vec m = FL(expm1_reduced)(-2, r);
+  vec head = v_fma(scale, v_set(-0.5), v_set(0.5));
+  *num = v_unbits(v_bits(v_fma(scale, m, head)) | (v_bits(x) & FL(sign_bit)()));
+  *den = v_fma(-scale, m, v_set(1) - head); /* not 1 - num: one rounding less */
 }
 
 FL_INLINE vec v_tanh(vec x) {
