@@ -9,16 +9,17 @@ isa: str
 def isa_available() -> list[str]: ...
 def load_blas() -> None: ...
 
-class LSTMWeights:
+class GateWeights:
     kernel: np.ndarray
     recurrent_kernel: np.ndarray
     bias: np.ndarray | None
-    features: int
+    taps: int
+    channels: int
     units: int
     def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray | None) -> None: ...
 
 def lstm_forward(
-    weights: LSTMWeights,
+    weights: GateWeights,
     x: np.ndarray,
     h0: np.ndarray | None,
     c0: np.ndarray | None,
@@ -31,14 +32,31 @@ def lstm_forward(
     zero_output_for_mask: bool,
     path: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
+def convlstm1d_forward(
+    weights: GateWeights,
+    x: np.ndarray,
+    h0: np.ndarray | None,
+    c0: np.ndarray | None,
+    mask: np.ndarray | None,
+    rows: tuple,
+    activation: int,
+    recurrent_activation: int,
+    rounding: int,
+    go_backwards: bool,
+    return_sequences: bool,
+    zero_output_for_mask: bool,
+    channels_first: bool,
+    path: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
 class CallPlan:
     def __init__(
         self,
-        weights: LSTMWeights,
+        weights: GateWeights,
         variables: tuple,
         versions: tuple,
         states: Any,
+        rows: tuple | None,
         activation: int,
         recurrent_activation: int,
         go_backwards: bool,

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,57 @@ class RecurrentSpec:
         if mask is not None and not is_right_padded(mask):
             return "the mask is not strictly right-padded"
         return None
+
+
+class ConvRows(NamedTuple):
+    """The rows of a one-dimensional convolution (keras-spec 4.1, 4.2): R rows in, S out, and the zeros around a sample."""
+
+    rows_in: int
+    rows_out: int
+    stride: int
+    dilation: int
+    pad_left: int
+    padded_rows: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvLSTM1DSpec(RecurrentSpec):
+    """A RecurrentSpec with rows; ``units`` counts the filters. The recurrent convolution is stride 1, dilation 1, "same"."""
+
+    kernel_size: int = 1
+    strides: int = 1
+    dilation_rate: int = 1
+    padding: str = "valid"
+    channels_first: bool = False
+
+    def rows(self, rows_in: int) -> ConvRows:
+        """The geometry for ``rows_in`` rows. ValueError where a valid convolution has no output row left."""
+        return conv_rows(rows_in, self.kernel_size, self.strides, self.dilation_rate, self.padding)
+
+    @property
+    def axis_over_rows(self) -> bool:
+        """True where an activation over an axis acts on the rows: channels first (keras-spec 4.2)."""
+        return self.channels_first and not self.elementwise
+
+
+def conv_rows(rows_in: int, taps: int, stride: int, dilation: int, padding: str) -> ConvRows:
+    """Output rows and padding of a convolution, by TensorFlow's rule for "same": the odd row of zeros goes to the right."""
+    reach = (taps - 1) * dilation + 1
+    if stride < 1:
+        raise OverflowError(f"Received an invalid value for argument `strides`, expected a positive integer, got {stride}")
+    if padding == "same":
+        rows_out = -(-rows_in // stride)
+        total = max((rows_out - 1) * stride + reach - rows_in, 0)
+        return ConvRows(rows_in, rows_out, stride, dilation, total // 2, rows_in + total)
+    if padding != "valid":
+        raise ValueError(f"Received an invalid value for argument `padding`, expected 'valid' or 'same', got {padding!r}")
+    rows_out = (rows_in - reach) // stride + 1
+    if rows_out < 1:
+        raise ValueError(
+            f"The input has too few rows for a valid convolution: expected at least {reach} (kernel_size={taps}, "
+            f"dilation_rate={dilation}), got {rows_in}"
+        )
+    return ConvRows(rows_in, rows_out, stride, dilation, 0, rows_in)
 
 
 def is_right_padded(mask: np.ndarray) -> bool:

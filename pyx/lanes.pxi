@@ -3,39 +3,73 @@
 # x, h and c are transposed; masks become a lane each. Same arguments, results and bits as sequence.pxi's FUSED path.
 
 
+cdef struct LaneRoom:
+    # The workspace of LANES: everything transposed, [width,R].
+    char *x
+    char *h[2]
+    char *c
+    char *output
+    char *mask
+
+
+cdef inline Py_ssize_t padded_batch(const Sequence *s) noexcept nogil:
+    """R: the batch rounded up to whole vectors."""
+    cdef Py_ssize_t W = s.kernels.lanes
+    return (s.N + W - 1) // W * W
+
+
+cdef Py_ssize_t cut_lanes(const Sequence *s, char *base, LaneRoom *room) noexcept nogil:
+    """As ``cut``, for LANES."""
+    cdef Py_ssize_t at = 0, k, row = padded_batch(s) * real_size(s)
+    room.x = part(base, &at, s.C * row)
+    for k in range(2):
+        room.h[k] = part(base, &at, s.F * row)
+    room.c = part(base, &at, s.F * row)
+    room.output = part(base, &at, s.F * row)
+    room.mask = part(base, &at, row)
+    return at
+
+
 cdef void run_lanes(const Sequence *s) noexcept nogil:
     """All T steps of the path LANES; see run()."""
     cdef LaneRoom room
-    cdef Py_ssize_t step, time, size = s.kernels.bits // 8, W = s.kernels.lanes, R = (s.N + W - 1) // W * W
+    cdef Py_ssize_t step, time, size = real_size(s), R = padded_batch(s)
     cdef fl_lanes st
     cut_lanes(s, s.workspace, &room)
     if s.h0 == NULL:
-        memset(room.h[0], 0, s.U * R * size)
+        memset(room.h[0], 0, s.F * R * size)
     else:
-        s.kernels.to_lanes(s.h0, s.U, s.N, s.U, R, room.h[0])
+        s.kernels.to_lanes(s.h0, s.F, s.N, s.F, R, room.h[0])
     if s.c0 == NULL:
-        memset(room.c, 0, s.U * R * size)
+        memset(room.c, 0, s.F * R * size)
     else:
-        s.kernels.to_lanes(s.c0, s.U, s.N, s.U, R, room.c)
+        s.kernels.to_lanes(s.c0, s.F, s.N, s.F, R, room.c)
     memset(&st, 0, sizeof(st))
-    st.features, st.units, st.padded_rows = s.D, s.U, R
+    st.features, st.units, st.padded_rows = s.C, s.F, R
     st.weights, st.bias, st.x, st.c = s.lane_weights, s.lane_bias, room.x, room.c
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
     st.zero_output = s.zero_output_for_mask
     if s.mask != NULL and s.return_sequences:
-        memset(room.output, 0, s.U * R * size)
+        memset(room.output, 0, s.F * R * size)
         st.output = room.output
     for step in range(s.T):
         time = time_of(s, step)
-        s.kernels.to_lanes(s.x + time * s.D * size, s.T * s.D, s.N, s.D, R, room.x)
+        s.kernels.to_lanes(s.x + time * s.C * size, s.T * s.C, s.N, s.C, R, room.x)
         if s.mask != NULL:
             s.kernels.mask_lanes(s.mask + time, s.T, s.N, R, room.mask)
             st.mask = room.mask
         st.h, st.h_out = room.h[step & 1], room.h[(step + 1) & 1]
         s.kernels.step_lanes(&st)
         if s.return_sequences:
-            s.kernels.from_lanes(st.h_out if st.output == NULL else st.output, R, s.N, s.U, s.y + step * s.U * size, s.T * s.U)
-    s.kernels.from_lanes(room.h[s.T & 1], R, s.N, s.U, s.h, s.U)
-    s.kernels.from_lanes(room.c, R, s.N, s.U, s.c, s.U)
+            s.kernels.from_lanes(st.h_out if st.output == NULL else st.output, R, s.N, s.F, s.y + step * s.F * size, s.T * s.F)
+    s.kernels.from_lanes(room.h[s.T & 1], R, s.N, s.F, s.h, s.F)
+    s.kernels.from_lanes(room.c, R, s.N, s.F, s.c, s.F)
     if not s.return_sequences:
         last_outputs(s)
+
+
+cdef Py_ssize_t workspace_size(const Sequence *s) noexcept nogil:
+    """Bytes that run() or run_lanes() needs in s.workspace."""
+    cdef Room room
+    cdef LaneRoom lane_room
+    return cut_lanes(s, NULL, &lane_room) if s.path == LANES else cut(s, NULL, &room)

@@ -1,7 +1,7 @@
 # plan.pxi: the short way into the kernels for a layer that is built: what does not change between calls is decided once.
 #
 # A CallPlan answers a call whose arrays are exactly what the kernels want, and returns None for any other (the caller then takes
-# the long way through fastlstm.layers.recurrent, which converts, checks and explains). Includes: _core.pyx's start() and execute().
+# the long way through fastlstm.layers.recurrent, which converts, checks and explains).
 
 cdef inline bint fits(object array, int typenum, int ndim) noexcept:
     """An ndarray (no subclass) of this type and rank, C-contiguous, aligned, native."""
@@ -9,28 +9,40 @@ cdef inline bint fits(object array, int typenum, int ndim) noexcept:
             and cnp.PyArray_NDIM(<cnp.ndarray> array) == ndim and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> array))
 
 
-cdef inline bint has_shape(object array, Py_ssize_t first, Py_ssize_t second) noexcept:
+cdef inline bint has_shape(object array, int ndim, const cnp.npy_intp *shape) noexcept:
     cdef cnp.npy_intp *dims = cnp.PyArray_DIMS(<cnp.ndarray> array)
-    return dims[0] == first and dims[1] == second
+    cdef int k
+    for k in range(ndim):
+        if dims[k] != shape[k]:
+            return False
+    return True
 
 
 cdef class CallPlan:
     """One layer's call: ``plan(x, initial_state, mask, out)`` -> the layer's result, or None where the plan does not apply.
 
     ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` stay what they were. ``states``: the two
-    carried Variables of a stateful layer, or None. Bitwise the same results as lstm_forward.
+    carried Variables of a stateful layer, or None. ``rows``: None for an LSTM, else (R, S, stride, dilation, pad_left,
+    padded_rows), channels last. Bitwise the same results as lstm_forward and convlstm1d_forward.
     """
-    cdef LSTMWeights weights
+    cdef GateWeights weights
     cdef tuple variables, versions
     cdef object states
     cdef Path path
+    cdef Geometry geometry
+    cdef Py_ssize_t R
     cdef int typenum, activation, recurrent_activation
+    cdef int axes                       # of x: 3, or 4 for a convolution; outputs and states have one or two fewer
     cdef bint go_backwards, return_sequences, return_state, zero_output_for_mask
 
-    def __init__(self, LSTMWeights weights not None, tuple variables, tuple versions, states, int activation,
-                 int recurrent_activation, bint go_backwards, bint return_sequences, bint return_state, bint zero_output_for_mask, str path):
+    def __init__(self, GateWeights weights not None, tuple variables, tuple versions, states, rows, int activation,
+                 int recurrent_activation, bint go_backwards, bint return_sequences, bint return_state, bint zero_output_for_mask,
+                 str path):
         self.weights, self.variables, self.states, self.path = weights, variables, states, path_named(path)
         self.versions = versions
+        self.R = 1 if rows is None else rows[0]
+        self.geometry = geometry_of(None if rows is None else rows[1:], self.R, weights.taps)
+        self.axes = 3 if rows is None else 4
         self.typenum = cnp.NPY_FLOAT32 if weights.kernels.bits == 32 else cnp.NPY_FLOAT64
         self.activation, self.recurrent_activation = activation, recurrent_activation
         self.go_backwards, self.return_sequences = go_backwards, return_sequences
@@ -43,8 +55,19 @@ cdef class CallPlan:
                 return False
         return True
 
-    cdef bint point_to_states(self, Sequence *s, object initial_state) except -1:
+    cdef bint point_to_input(self, Sequence *s, object x) noexcept:
+        """N, T, R, C and x; False where x is not what the plan was made for."""
+        cdef cnp.npy_intp *dims
+        if not fits(x, self.typenum, self.axes):
+            return False
+        dims = cnp.PyArray_DIMS(<cnp.ndarray> x)
+        s.N, s.T, s.R, s.C = dims[0], dims[1], self.R, dims[self.axes - 1]
+        s.x = data(x)
+        return s.N > 0 and s.T > 0 and s.C == self.weights.channels and (self.axes == 3 or dims[2] == self.R)
+
+    cdef bint point_to_states(self, Sequence *s, object initial_state, const cnp.npy_intp *shape) except -1:
         """s.h0 and s.c0 from [h, c], from the carried states, or zeros; False where they do not fit."""
+        cdef int ndim = self.axes - 1
         if initial_state is None:
             if self.states is None:
                 return True
@@ -52,56 +75,60 @@ cdef class CallPlan:
         elif not isinstance(initial_state, (list, tuple)) or len(initial_state) != 2:
             return False
         h, c = initial_state
-        if not (fits(h, self.typenum, 2) and fits(c, self.typenum, 2) and has_shape(h, s.N, s.U) and has_shape(c, s.N, s.U)):
+        if not (fits(h, self.typenum, ndim) and fits(c, self.typenum, ndim) and has_shape(h, ndim, shape)
+                and has_shape(c, ndim, shape)):
             return False
         s.h0, s.c0 = data(h), data(c)
         return True
 
-    cdef object output_for(self, const Sequence *s, object out):
+    cdef object output_for(self, const Sequence *s, object out, const cnp.npy_intp *state_shape):
         """``out`` if it fits, a new array if it is None; None where ``out`` does not fit."""
-        cdef cnp.npy_intp shape[3]
-        cdef int ndim = 3 if self.return_sequences else 2
-        shape[0], shape[1], shape[2] = s.N, s.T, s.U
-        if not self.return_sequences:
-            shape[1] = s.U
+        cdef cnp.npy_intp[4] shape
+        cdef int ndim = self.axes - 1, k
+        for k in range(ndim):
+            shape[k] = state_shape[k]
+        if self.return_sequences:
+            for k in range(ndim, 1, -1):
+                shape[k] = shape[k - 1]
+            shape[1] = s.T
+            ndim += 1
         if out is None:
             return cnp.PyArray_EMPTY(ndim, shape, self.typenum, 0)
-        if not (fits(out, self.typenum, ndim) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
-                and has_shape(out, shape[0], shape[1]) and cnp.PyArray_DIMS(<cnp.ndarray> out)[ndim - 1] == s.U):
+        if not (fits(out, self.typenum, ndim) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and has_shape(out, ndim, shape)):
             return None
         return out
 
     def __call__(self, x, initial_state, mask, out):
         cdef Sequence s
-        cdef cnp.npy_intp *dims
-        cdef cnp.npy_intp state_shape[2]
+        cdef cnp.npy_intp[3] state_shape
         cdef object h = None, c = None
-        if not fits(x, self.typenum, 3) or not self.is_current():
-            return None
         memset(&s, 0, sizeof(s))
-        dims = cnp.PyArray_DIMS(<cnp.ndarray> x)
-        s.N, s.T, s.D, s.U = dims[0], dims[1], dims[2], self.weights.units
-        if s.N == 0 or s.T == 0 or s.D != self.weights.features or not self.point_to_states(&s, initial_state):
+        if not self.point_to_input(&s, x) or not self.is_current():
+            return None
+        state_shape[0] = s.N
+        state_shape[1], state_shape[2] = self.weights.units, 0
+        if self.axes == 4:
+            state_shape[1], state_shape[2] = self.geometry.rows, self.weights.units
+        if not self.point_to_states(&s, initial_state, state_shape):
             return None
         if mask is not None:
-            if not fits(mask, cnp.NPY_BOOL, 2) or not has_shape(mask, s.N, s.T):
+            if not fits(mask, cnp.NPY_BOOL, 2) or not has_shape(mask, 2, cnp.PyArray_DIMS(<cnp.ndarray> x)):
                 return None
             s.mask = <const uint8_t *> data(mask)
         if self.states is not None and self.states[0].value.shape[0] != s.N:
             return None
-        y = self.output_for(&s, out)
+        y = self.output_for(&s, out, state_shape)
         if y is None or (out is not None and np.may_share_memory(out, x)):
             return None
         if self.return_state or self.states is not None:
-            state_shape[0], state_shape[1] = s.N, s.U
-            h = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
-            c = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
+            h = cnp.PyArray_EMPTY(self.axes - 1, state_shape, self.typenum, 0)
+            c = cnp.PyArray_EMPTY(self.axes - 1, state_shape, self.typenum, 0)
             s.h, s.c = data(h), data(c)
         s.activation, s.recurrent_activation = self.activation, self.recurrent_activation
         s.go_backwards, s.return_sequences = self.go_backwards, self.return_sequences
         s.zero_output_for_mask = self.zero_output_for_mask
-        s.x, s.y = data(x), data(y)
-        start(self.weights, &s, self.path)
+        s.y = data(y)
+        start(self.weights, &s, &self.geometry, self.path)
         execute(self.weights, &s)
         if self.states is not None:
             self.states[0].assign(h)

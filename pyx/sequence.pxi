@@ -1,13 +1,18 @@
-# sequence.pxi: THE time loop, for every kernel, dtype and instruction set. Runs without the GIL, allocates nothing.
+# sequence.pxi: THE time loop, of LSTM and ConvLSTM1D, for every kernel, dtype and instruction set. Runs without the GIL, allocates
+# nothing.
 #
-# A Sequence holds plain pointers (byte addresses; strides and offsets count reals), so that one loop serves float and double. Its
-# four paths differ only in how a step's pre-activations are made:
+# An LSTM is a ConvLSTM1D with one row and kernel width 1. A Sequence holds plain pointers (byte addresses; strides and offsets count
+# reals), so that one loop serves float and double. Its paths differ only in how a step's pre-activations are made:
 #   FUSED     x window and h window through one tile, cell in registers (fl_kernels.step)
-#   HOISTED   x projected for a block of steps at once (fl_kernels.project), then as FUSED with h alone
+#   HOISTED   LSTM, few rows: x projected for a block of steps at once (fl_kernels.project), then as FUSED with h alone
 #   PACKED    pre-activations into z by fl_kernels.project, then fl_kernels.cell_rows: takes every activation
-#   BLAS      the same, with BLAS for both products
-# and LANES (lanes.pxi), where the rows are transposed, has a loop of its own.
-# Letters: N batch, T time, D input features, U units.
+#   BLAS      the same, with BLAS for both products (a product a tap for convolutions: no im2row)
+# and LANES (lanes.pxi, LSTM only), where the rows are transposed, has a loop of its own.
+#
+# Windows instead of im2col: in a channels-last buffer with its padding in place, the K*C values that feed output row m are one run
+# from m*stride*C on (dilation > 1: K runs of C). So x is read in place, or copied a step at a time where it needs padding or comes
+# channels first, and h lives in two buffers with a halo of K - 1 rows a sample, used in turn.
+# Letters: N batch, T time, R rows in, S rows out, C channels in (LSTM: D), F filters (LSTM: U), K kernel width.
 
 cdef enum Path:
     FUSED = 0
@@ -21,160 +26,221 @@ cdef struct Sequence:
     const fl_kernels *kernels
     Path path
     int activation, recurrent_activation, rounding
-    bint go_backwards, return_sequences, zero_output_for_mask
-    Py_ssize_t N, T, D, U
-    Py_ssize_t block                    # time steps whose x is projected at once (HOISTED, BLAS), else 1
-    const char *x                       # [N,T,D]
+    bint go_backwards, return_sequences, zero_output_for_mask, channels_first
+    Py_ssize_t N, T, R, S, C, F, K, stride, dilation
+    Py_ssize_t pad_left, padded_rows    # rows of zeros before a sample's R, rows with all padding
+    Py_ssize_t block                    # time steps whose x is projected at once (HOISTED, BLAS of an LSTM), else 1
+    const char *x                       # [N,T,R,C], or [N,T,C,R] channels first
     const uint8_t *mask                 # [N,T] or NULL
-    const char *h0                      # [N,U], or NULL for zeros
-    const char *c0                      # [N,U], or NULL for zeros
-    char *y                             # [N,T,U] with return_sequences, else [N,U]
-    char *h                             # [N,U] final state
-    char *c                             # [N,U] final state
+    const char *h0                      # [N,S,F], or NULL for zeros
+    const char *c0                      # [N,S,F], or NULL for zeros
+    char *y                             # [N,T,S,F] with return_sequences, else [N,S,F]; [N,T,F,S] channels first
+    char *h                             # [N,S,F] final state
+    char *c                             # [N,S,F] final state
     const void *x_panel                 # packed kernel, recurrent_kernel and bias: all paths but BLAS
     const void *h_panel
     const void *bias_panel
     const char *lane_weights            # LANES
     const char *lane_bias
-    const char *kernel                  # plain [D,4U], [U,4U], [4U] (or NULL): BLAS
+    const char *kernel                  # plain [K,C,4F], [K,F,4F], [4F] (or NULL): BLAS
     const char *recurrent_kernel
     const char *bias
     char *workspace                     # workspace_size() bytes, 64-byte aligned
 
 
 cdef struct Room:
-    # The workspace, cut into its parts.
-    char *h_other                       # [N,U] the other of the two h buffers
-    char *z                             # [block,N,z_row]
-    ptrdiff_t *rows                     # [N] row numbers to compute in this step
-    ptrdiff_t *all_rows                 # [block*N] 0, 1, 2 …
-    ptrdiff_t *state_offset             # [N]
-    ptrdiff_t *x_offset                 # [N]
-    ptrdiff_t *y_offset                 # [N]
-    ptrdiff_t *z_offset                 # [block*N]
-    ptrdiff_t *projected_offset         # [block*N] x rows of the block being projected
+    # The workspace, cut into its parts. M = N*S rows are computed a step.
+    char *h[2]                          # [N,S+K-1,F] each
+    char *x                             # [N,padded_rows,C] a step's x where it cannot be read in place
+    char *z                             # [block*M,z_row]
+    ptrdiff_t *rows                     # [M] row numbers to compute in this step
+    ptrdiff_t *all_rows                 # [block*M] 0, 1, 2 …
+    ptrdiff_t *c_offset                 # [M]
+    ptrdiff_t *h_window                 # [M] where a row's K*F values of h begin
+    ptrdiff_t *h_offset                 # [M] where its own F begin
+    ptrdiff_t *x_offset                 # [M]
+    ptrdiff_t *y_offset                 # [M]
+    ptrdiff_t *z_offset                 # [block*M]
+    ptrdiff_t *projected_offset         # [block*M] x rows of the block being projected
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t size) noexcept nogil:
     return (size + 63) // 64 * 64
 
 
+cdef inline Py_ssize_t real_size(const Sequence *s) noexcept nogil:
+    return s.kernels.bits // 8
+
+
+cdef inline bint copies_x(const Sequence *s) noexcept nogil:
+    """True where a step's x must be padded or transposed before the kernels can read windows of it."""
+    return s.padded_rows != s.R or (s.channels_first and s.R > 1 and s.C > 1)
+
+
 cdef Py_ssize_t z_row(const Sequence *s) noexcept nogil:
     """Reals of one row of pre-activations: padded to whole blocks where the fused step reads it."""
     cdef Py_ssize_t W = s.kernels.lanes
-    return (s.U + W - 1) // W * W * 4 if s.path == HOISTED else 4 * s.U
+    return (s.F + W - 1) // W * W * 4 if s.path == HOISTED else 4 * s.F
+
+
+cdef inline char *part(char *base, Py_ssize_t *at, Py_ssize_t size) noexcept nogil:
+    """The next ``size`` bytes of the workspace."""
+    cdef Py_ssize_t start = at[0]
+    at[0] += padded(size)
+    return base + start
 
 
 cdef Py_ssize_t cut(const Sequence *s, char *base, Room *room) noexcept nogil:
     """Lays the parts of the workspace from ``base`` on; returns the bytes they take. Call with NULL to ask for the size."""
-    cdef Py_ssize_t size = s.kernels.bits // 8, at = 0, word = sizeof(ptrdiff_t)
-    cdef Py_ssize_t z_rows = 0 if s.path == FUSED else s.block * s.N
-    room.h_other = base + at
-    at += padded(s.N * s.U * size)
-    room.z = base + at
-    at += padded(z_rows * z_row(s) * size)
-    room.rows = <ptrdiff_t *> (base + at)
-    at += padded(s.N * word)
-    room.all_rows = <ptrdiff_t *> (base + at)
-    at += padded(s.block * s.N * word)
-    room.state_offset = <ptrdiff_t *> (base + at)
-    at += padded(s.N * word)
-    room.x_offset = <ptrdiff_t *> (base + at)
-    at += padded(s.N * word)
-    room.y_offset = <ptrdiff_t *> (base + at)
-    at += padded(s.N * word)
-    room.z_offset = <ptrdiff_t *> (base + at)
-    at += padded(z_rows * word)
-    room.projected_offset = <ptrdiff_t *> (base + at)
-    at += padded(z_rows * word)
+    cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, offsets = M * sizeof(ptrdiff_t)
+    cdef Py_ssize_t z_rows = 0 if s.path == FUSED else s.block * M, k
+    for k in range(2):
+        room.h[k] = part(base, &at, s.N * (s.S + s.K - 1) * s.F * size)
+    room.x = part(base, &at, s.N * s.padded_rows * s.C * size if copies_x(s) else 0)
+    room.z = part(base, &at, z_rows * z_row(s) * size)
+    room.rows = <ptrdiff_t *> part(base, &at, offsets)
+    room.all_rows = <ptrdiff_t *> part(base, &at, s.block * offsets)
+    room.c_offset = <ptrdiff_t *> part(base, &at, offsets)
+    room.h_window = <ptrdiff_t *> part(base, &at, offsets)
+    room.h_offset = <ptrdiff_t *> part(base, &at, offsets)
+    room.x_offset = <ptrdiff_t *> part(base, &at, offsets)
+    room.y_offset = <ptrdiff_t *> part(base, &at, offsets)
+    room.z_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
+    room.projected_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
     return at
 
 
-cdef struct LaneRoom:
-    # The workspace of LANES: everything transposed, [width,R].
-    char *x
-    char *h[2]
-    char *c
-    char *output
-    char *mask
-
-
-cdef Py_ssize_t cut_lanes(const Sequence *s, char *base, LaneRoom *room) noexcept nogil:
-    """As ``cut``, for LANES."""
-    cdef Py_ssize_t size = s.kernels.bits // 8, W = s.kernels.lanes, R = (s.N + W - 1) // W * W
-    cdef Py_ssize_t state = padded(s.U * R * size), x = padded(s.D * R * size)
-    room.x = base
-    room.h[0] = base + x
-    room.h[1] = room.h[0] + state
-    room.c = room.h[1] + state
-    room.output = room.c + state
-    room.mask = room.output + state
-    return x + 4 * state + padded(R * size)
-
-
-cdef Py_ssize_t workspace_size(const Sequence *s) noexcept nogil:
-    """Bytes that run() needs in s.workspace."""
-    cdef Room room
-    cdef LaneRoom lane_room
-    return cut_lanes(s, NULL, &lane_room) if s.path == LANES else cut(s, NULL, &room)
+cdef void lay_out(const Sequence *s, const Room *room) noexcept nogil:
+    """Fills the offset tables: where each of the M rows finds its x, h, c, z and puts its output."""
+    cdef Py_ssize_t n, m, k, row = 0, width = z_row(s), halo_rows = s.S + s.K - 1
+    cdef Py_ssize_t sample = s.padded_rows * s.C if copies_x(s) else s.T * s.R * s.C
+    for n in range(s.N):
+        for m in range(s.S):
+            room.c_offset[row] = row * s.F
+            room.h_window[row] = (n * halo_rows + m) * s.F
+            room.h_offset[row] = (n * halo_rows + m + (s.K - 1) // 2) * s.F
+            room.x_offset[row] = n * sample + m * s.stride * s.C
+            room.y_offset[row] = (n * s.T * s.S + m) * s.F
+            row += 1
+    for k in range(s.block * row):
+        room.all_rows[k] = k
+        if s.path != FUSED:
+            room.z_offset[k] = k * width
 
 
 cdef inline Py_ssize_t time_of(const Sequence *s, Py_ssize_t step) noexcept nogil:
     return s.T - 1 - step if s.go_backwards else step
 
 
+cdef void states_into_halo(const Sequence *s, const char *start, char *h) noexcept nogil:
+    """h [N,S+K-1,F] = start [N,S,F] (NULL: zeros) with zeros around each sample."""
+    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    if start == NULL or s.K > 1:
+        memset(h, 0, s.N * halo)
+    if start != NULL:
+        for n in range(s.N):
+            memcpy(h + n * halo + left, start + n * s.S * row, s.S * row)
+
+
+cdef void states_from_halo(const Sequence *s, const char *h, char *out) noexcept nogil:
+    """out [N,S,F] from h [N,S+K-1,F]."""
+    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    for n in range(s.N):
+        memcpy(out + n * s.S * row, h + n * halo + left, s.S * row)
+
+
+cdef const char *step_input(const Sequence *s, const Room *room, Py_ssize_t time) noexcept nogil:
+    """Where the windows of step ``time`` begin: in the caller's x, or in a padded, channels-last copy of this step."""
+    cdef Py_ssize_t n, size = real_size(s), sample = s.R * s.C
+    cdef const char *x = s.x + time * sample * size
+    cdef char *to
+    if not copies_x(s):
+        return x
+    for n in range(s.N):
+        to = room.x + (n * s.padded_rows + s.pad_left) * s.C * size
+        if s.channels_first:
+            s.kernels.to_lanes(x + n * s.T * sample * size, s.R, s.C, s.R, s.C, to)
+        else:
+            memcpy(to, x + n * s.T * sample * size, sample * size)
+    return room.x
+
+
 cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
-    """z [steps,N,z_row] = bias + x @ kernel for the steps from ``first`` on (processing order)."""
-    cdef Py_ssize_t n, k, row, size = s.kernels.bits // 8, width = z_row(s)
+    """LSTM: z [steps,N,z_row] = bias + x @ kernel for the steps from ``first`` on (processing order)."""
+    cdef Py_ssize_t n, k, size = real_size(s), width = z_row(s)
     cdef fl_project p
     for k in range(steps):
         for n in range(s.N):
-            room.projected_offset[k * s.N + n] = (n * s.T + time_of(s, first + k)) * s.D
+            room.projected_offset[k * s.N + n] = (n * s.T + time_of(s, first + k)) * s.C
     if s.path == HOISTED:
         memset(&p, 0, sizeof(p))
-        p.layout.columns, p.layout.gates = s.U, 1
+        p.layout.columns, p.layout.gates = s.F, 1
         p.count, p.rows = steps * s.N, room.all_rows
         p.x.panel, p.x.base, p.x.offset = s.x_panel, s.x, room.projected_offset
-        p.x.runs, p.x.length, p.x.step = 1, s.D, 0
+        p.x.runs, p.x.length, p.x.step = 1, s.C, 0
         p.init, p.z, p.z_offset, p.padded = s.bias_panel, room.z, room.z_offset, 1
         s.kernels.project(&p)
         return
-    for row in range(steps * s.N):
-        if s.bias != NULL:
-            memcpy(room.z + row * width * size, s.bias, width * size)
-        else:
-            memset(room.z + row * width * size, 0, width * size)
-    if steps > s.N:  # one product a sample over all steps; backwards, z's rows run against x's: a product a row
+    fill_bias(s, room.z, steps * s.N)
+    if steps > s.N and not s.go_backwards:  # one product a sample over all steps
         for n in range(s.N):
-            if s.go_backwards:
-                for k in range(steps):
-                    gemm(s.kernels.bits, 1, 4 * s.U, s.D, s.x + room.projected_offset[k * s.N + n] * size, s.D, s.kernel, 4 * s.U,
-                         room.z + (k * s.N + n) * width * size, width)
-            else:
-                gemm(s.kernels.bits, steps, 4 * s.U, s.D, s.x + room.projected_offset[n] * size, s.D, s.kernel, 4 * s.U,
-                     room.z + n * width * size, s.N * width)
+            gemm(s.kernels.bits, steps, 4 * s.F, s.C, s.x + room.projected_offset[n] * size, s.C, s.kernel, 4 * s.F,
+                 room.z + n * width * size, s.N * width)
     else:
         for k in range(steps):
-            gemm(s.kernels.bits, s.N, 4 * s.U, s.D, s.x + room.projected_offset[k * s.N] * size, s.T * s.D, s.kernel, 4 * s.U,
+            gemm(s.kernels.bits, s.N, 4 * s.F, s.C, s.x + room.projected_offset[k * s.N] * size, s.T * s.C, s.kernel, 4 * s.F,
                  room.z + k * s.N * width * size, width)
+
+
+cdef void fill_bias(const Sequence *s, char *z, Py_ssize_t rows) noexcept nogil:
+    """z [rows,4F] = bias, or zeros without one."""
+    cdef Py_ssize_t row, width = 4 * s.F * real_size(s)
+    for row in range(rows):
+        if s.bias != NULL:
+            memcpy(z + row * width, s.bias, width)
+        else:
+            memset(z + row * width, 0, width)
+
+
+cdef void blas_windows(const Sequence *s, const char *x, Py_ssize_t sample, Py_ssize_t channels, Py_ssize_t stride,
+                       Py_ssize_t dilation, const char *kernel, char *z) noexcept nogil:
+    """z [N,S,4F] += windows of x (``sample`` reals apart) @ kernel [K,channels,4F]: one product a sample and tap."""
+    cdef Py_ssize_t n, k, size = real_size(s)
+    for n in range(s.N):
+        for k in range(s.K):
+            gemm(s.kernels.bits, s.S, 4 * s.F, channels, x + (n * sample + k * dilation * channels) * size, stride * channels,
+                 kernel + k * channels * 4 * s.F * size, 4 * s.F, z + n * s.S * 4 * s.F * size, 4 * s.F)
+
+
+cdef void blas_step(const Sequence *s, const Room *room, const fl_step *st, Py_ssize_t k) noexcept nogil:
+    """Completes the pre-activations of one step in z: the h product, and for convolutions bias and x product before it."""
+    cdef char *z = <char *> st.init
+    cdef Py_ssize_t sample = s.padded_rows * s.C if copies_x(s) else s.T * s.R * s.C
+    if s.K == 1 and s.S == 1 and s.R == 1:
+        gemm(s.kernels.bits, s.N, 4 * s.F, s.F, <const char *> st.h.base, s.F, s.recurrent_kernel, 4 * s.F, z, 4 * s.F)
+        return
+    fill_bias(s, z, s.N * s.S)
+    blas_windows(s, <const char *> st.x.base, sample, s.C, s.stride, s.dilation, s.kernel, z)
+    blas_windows(s, <const char *> st.h.base, (s.S + s.K - 1) * s.F, s.F, 1, 1, s.recurrent_kernel, z)
 
 
 cdef Py_ssize_t masked_rows(const Sequence *s, const Room *room, Py_ssize_t step, const char *h_from,
                             char *h_to) noexcept nogil:
-    """Lists the rows that step ``step`` computes; the others keep h (copied over) and c."""
-    cdef Py_ssize_t n, count = 0, row = s.U * (s.kernels.bits // 8)
+    """Lists the rows that step ``step`` computes; the samples that are masked keep h (copied over) and c."""
+    cdef Py_ssize_t n, m, count = 0, size = real_size(s), halo = (s.S + s.K - 1) * s.F * size
     for n in range(s.N):
         if s.mask[n * s.T + time_of(s, step)]:
-            room.rows[count] = n
-            count += 1
+            for m in range(s.S):
+                room.rows[count] = n * s.S + m
+                count += 1
         else:
-            memcpy(h_to + n * row, h_from + n * row, row)
+            memcpy(h_to + n * halo, h_from + n * halo, halo)
     return count
 
 
 cdef void masked_outputs(const Sequence *s, Py_ssize_t step) noexcept nogil:
-    """Outputs of the rows that are masked at ``step``: the previous one (zeros before the first), or zeros."""
-    cdef Py_ssize_t n, row = s.U * (s.kernels.bits // 8)
+    """Outputs of the samples that are masked at ``step``: the previous one (zeros before the first), or zeros."""
+    cdef Py_ssize_t n, row = s.S * s.F * real_size(s)
     cdef char *y
     for n in range(s.N):
         if s.mask[n * s.T + time_of(s, step)]:
@@ -186,9 +252,18 @@ cdef void masked_outputs(const Sequence *s, Py_ssize_t step) noexcept nogil:
             memcpy(y, y - row, row)
 
 
+cdef void transposed_outputs(const Sequence *s, Py_ssize_t step, const char *h) noexcept nogil:
+    """Channels first: y [N,T,F,S] of this step from h [N,S+K-1,F], for the samples that are not masked."""
+    cdef Py_ssize_t n, size = real_size(s), slab = s.S * s.F
+    for n in range(s.N):
+        if s.mask == NULL or s.mask[n * s.T + time_of(s, step)]:
+            s.kernels.to_lanes(h + (n * (s.S + s.K - 1) + (s.K - 1) // 2) * s.F * size, s.F, s.S, s.F, s.S,
+                               s.y + (n * s.T + step) * slab * size)
+
+
 cdef void last_outputs(const Sequence *s) noexcept nogil:
-    """y [N,U] without return_sequences: h where the row had a valid step (with zero_output_for_mask: at its last step), else 0."""
-    cdef Py_ssize_t n, t, row = s.U * (s.kernels.bits // 8)
+    """y without return_sequences: h where the sample had a valid step (with zero_output_for_mask: at its last step), else 0."""
+    cdef Py_ssize_t n, t, size = real_size(s), slab = s.S * s.F
     cdef bint valid
     for n in range(s.N):
         valid = s.mask == NULL
@@ -199,55 +274,76 @@ cdef void last_outputs(const Sequence *s) noexcept nogil:
                 if s.mask[n * s.T + t]:
                     valid = True
                     break
-        if valid:
-            memcpy(s.y + n * row, s.h + n * row, row)
+        if not valid:
+            memset(s.y + n * slab * size, 0, slab * size)
+        elif s.channels_first:
+            s.kernels.to_lanes(s.h + n * slab * size, s.F, s.S, s.F, s.S, s.y + n * slab * size)
         else:
-            memset(s.y + n * row, 0, row)
+            memcpy(s.y + n * slab * size, s.h + n * slab * size, slab * size)
 
 
-cdef inline void copy_or_zero(char *to, const char *start, Py_ssize_t size) noexcept nogil:
-    if start == NULL:
-        memset(to, 0, size)
+cdef void first_step(const Sequence *s, const Room *room, fl_step *st) noexcept nogil:
+    """What all steps have in common."""
+    memset(st, 0, sizeof(fl_step))
+    st.units, st.c, st.c_offset, st.h_offset, st.y_offset = s.F, s.c, room.c_offset, room.h_offset, room.y_offset
+    st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
+    st.h.panel, st.h.offset, st.h.runs, st.h.length = s.h_panel, room.h_window, 1, s.K * s.F
+    if s.path == FUSED or s.path == PACKED:
+        st.x.panel, st.x.offset = s.x_panel, room.x_offset
+        st.x.runs, st.x.length, st.x.step = s.K, s.C, s.dilation * s.C
+        if s.dilation == 1:  # the taps are one run
+            st.x.runs, st.x.length = 1, s.K * s.C
+    if s.path == FUSED:
+        st.init = <void *> s.bias_panel
+
+
+cdef void one_step(const Sequence *s, const Room *room, fl_step *st, Py_ssize_t k) noexcept nogil:
+    """Pre-activations and cell of one step, on the path of ``s``; ``k`` counts steps within the projected block."""
+    cdef fl_project p
+    if s.path == FUSED:
+        s.kernels.step(st)
+        return
+    st.init, st.init_offset = room.z + k * s.N * s.S * z_row(s) * real_size(s), room.z_offset
+    if s.path == HOISTED:
+        s.kernels.step(st)
+        return
+    if s.path == BLAS:
+        blas_step(s, room, st, k)
     else:
-        memcpy(to, start, size)
+        memset(&p, 0, sizeof(p))
+        p.layout.columns, p.layout.gates = s.F, 1
+        p.count, p.rows, p.x, p.h = st.count, st.rows, st.x, st.h
+        p.init, p.z, p.z_offset = s.bias_panel, st.init, room.z_offset
+        s.kernels.project(&p)
+    s.kernels.cell_rows(st)
 
 
 cdef void run(const Sequence *s) noexcept nogil:
     """All T steps. Reads x, mask, h0, c0 and the weights; writes y, h, c. T >= 1; N = 0 does nothing."""
     cdef Room room
-    cdef Py_ssize_t n, step, k, size = s.kernels.bits // 8, state = s.N * s.U * size, width = z_row(s)
-    cdef char *h[2]
+    cdef Py_ssize_t step, k, size = real_size(s), slab = s.S * s.F
+    cdef bint projects_ahead = s.path == HOISTED or (s.path == BLAS and s.K == 1 and s.S == 1 and s.R == 1)
     cdef fl_step st
-    cdef fl_project p
     cut(s, s.workspace, &room)
-    for n in range(s.N):
-        room.state_offset[n], room.x_offset[n], room.y_offset[n] = n * s.U, n * s.T * s.D, n * s.T * s.U
-    for k in range(s.block * s.N):
-        room.all_rows[k] = k
-        if s.path != FUSED:
-            room.z_offset[k] = k * width
-    # The last step must write s.h: step t writes h[(T - 1 - t) % 2] and reads the other.
-    h[0], h[1] = s.h, room.h_other
-    copy_or_zero(h[s.T & 1], s.h0, state)
-    copy_or_zero(s.c, s.c0, state)
-
-    memset(&st, 0, sizeof(st))
-    st.units, st.state_offset, st.c = s.U, room.state_offset, s.c
-    st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
-    st.h.panel, st.h.offset, st.h.runs, st.h.length = s.h_panel, room.state_offset, 1, s.U
-    st.y_offset = room.y_offset
-    if s.path == FUSED or s.path == PACKED:
-        st.x.panel, st.x.offset, st.x.runs, st.x.length = s.x_panel, room.x_offset, 1, s.D
-    if s.path == FUSED:
-        st.init = <void *> s.bias_panel
-
+    lay_out(s, &room)
+    # Step t reads h[t % 2] and writes the other.
+    states_into_halo(s, s.h0, room.h[0])
+    if s.K > 1:
+        states_into_halo(s, NULL, room.h[1])
+    if s.c0 == NULL:
+        memset(s.c, 0, s.N * slab * size)
+    else:
+        memcpy(s.c, s.c0, s.N * slab * size)
+    if copies_x(s):
+        memset(room.x, 0, s.N * s.padded_rows * s.C * size)
+    first_step(s, &room, &st)
     for step in range(s.T):
         k = step % s.block
-        if k == 0 and (s.path == HOISTED or s.path == BLAS):
+        if k == 0 and projects_ahead:
             project_block(s, &room, step, min(s.block, s.T - step))
-        st.h.base, st.h_out = h[(s.T - step) & 1], h[(s.T - 1 - step) & 1]
+        st.h.base, st.h_out = room.h[step & 1], room.h[(step + 1) & 1]
         st.descending = step & 1  # what the last step touched last is still in the cache: begin there
-        st.rows, st.count = room.all_rows, s.N
+        st.rows, st.count = room.all_rows, s.N * s.S
         if s.mask != NULL:
             st.count = masked_rows(s, &room, step, <const char *> st.h.base, <char *> st.h_out)
             st.rows = room.rows
@@ -255,24 +351,12 @@ cdef void run(const Sequence *s) noexcept nogil:
                 masked_outputs(s, step)
         if st.count == 0:
             continue
-        st.x.base = s.x + time_of(s, step) * s.D * size
-        st.y = s.y + step * s.U * size if s.return_sequences else NULL
-        if s.path == FUSED:
-            s.kernels.step(&st)
-            continue
-        st.init, st.init_offset = room.z + k * s.N * width * size, room.z_offset
-        if s.path == HOISTED:
-            s.kernels.step(&st)
-            continue
-        if s.path == BLAS:
-            gemm(s.kernels.bits, s.N, 4 * s.U, s.U, <const char *> st.h.base, s.U, s.recurrent_kernel, 4 * s.U,
-                 <char *> st.init, width)
-        else:
-            memset(&p, 0, sizeof(p))
-            p.layout.columns, p.layout.gates = s.U, 1
-            p.count, p.rows, p.x, p.h = st.count, st.rows, st.x, st.h
-            p.init, p.z, p.z_offset = s.bias_panel, st.init, room.z_offset
-            s.kernels.project(&p)
-        s.kernels.cell_rows(&st)
+        if not projects_ahead:
+            st.x.base = step_input(s, &room, time_of(s, step))
+        st.y = s.y + step * slab * size if s.return_sequences and not s.channels_first else NULL
+        one_step(s, &room, &st, k)
+        if s.return_sequences and s.channels_first:
+            transposed_outputs(s, step, <const char *> st.h_out)
+    states_from_halo(s, room.h[s.T & 1], s.h)
     if not s.return_sequences:
         last_outputs(s)

@@ -265,9 +265,9 @@ def test_weights_that_do_not_belong_together_are_refused():
     bad += [(kernel.astype(np.float64), recurrent, bias), (kernel, recurrent.T, bias), (kernel[:, :0], recurrent[:0, :0], None)]
     for weights in bad:
         with pytest.raises(ValueError, match=r"kernel|bias"):
-            _core.LSTMWeights(*weights)
+            _core.GateWeights(*weights)
     with pytest.raises(TypeError, match="expected float32 or float64"):
-        _core.LSTMWeights(*[w.astype(np.float16) for w in (kernel, recurrent, bias)])
+        _core.GateWeights(*[w.astype(np.float16) for w in (kernel, recurrent, bias)])
 
 
 # -- every instruction set and GEMM ------------------------------------------------------------------------------------------

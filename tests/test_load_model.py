@@ -17,7 +17,7 @@ h5py = pytest.importorskip("h5py", reason="reading .keras files needs h5py")
 from keras_files import CONFIG, DATA, VALID, WEIGHTS, config_with, members_of, pack, weights_with  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-STATELESS = ["embed_mask_lstm", "bidi_masking_stack"]
+STATELESS = ["embed_mask_lstm", "bidi_masking_stack", "conv1d_lstm_mix"]
 
 
 def stored(name):

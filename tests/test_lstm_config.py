@@ -1,4 +1,4 @@
-"""LSTM as an object: config, copies, weights, shapes, masks for the next layer, losses, later changes (keras-spec 1, 6, 9, 13)."""
+"""LSTM as an object: config, copies, weights, shapes, masks for the next layer, losses, later changes (keras-spec 6, 9, 13)."""
 
 from __future__ import annotations
 

@@ -41,10 +41,6 @@ def built(*args, **kwargs):
     return layer
 
 
-def values(layer):
-    return [v.numpy() for v in layer.weights]
-
-
 # -- signature and defaults -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("cls", "expected"), [(LSTM, SIGNATURE), (LSTMCell, CELL_SIGNATURE)])
 def test_signature_in_order_with_defaults(cls, expected):
@@ -152,7 +148,7 @@ def test_use_bias_false_has_no_bias_variable():
 
 
 def test_default_initial_values():
-    kernel, recurrent, bias = values(built(64))
+    kernel, recurrent, bias = built(64).get_weights()
     limit = math.sqrt(6 / (D + 4 * 64))
     assert 0.97 * limit < np.abs(kernel).max() <= limit
     assert np.abs(kernel.mean()) < 0.1 * limit
@@ -394,7 +390,7 @@ def test_build_of_a_stateful_layer_needs_the_batch_size():
 
 def test_build_keeps_the_weights_of_a_built_layer():
     layer = built()
-    before = values(layer)
+    before = layer.get_weights()
     layer.build((None, None, D))
-    for kept, value in zip(before, values(layer), strict=True):
+    for kept, value in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from lstm_formulas import FLOAT32, MASK, D, N, T, U, made, run, weights_for
@@ -167,21 +165,3 @@ def test_dropout_of_a_16_bit_and_a_double_layer(x):
 
 def test_empty_batch_in_training():
     assert LSTM(U, dropout=0.5)(np.zeros((0, 2, D), np.float32), training=True).shape == (0, U)
-
-
-def test_threads_never_share_a_draw():
-    """8 threads count 8 x 500 draws: every stream is handed out once."""
-    seeds, seen = SeedGenerator(1), []
-    start = threading.Barrier(8)
-
-    def work():
-        start.wait()
-        seen.extend([float(seeds.next().random()) for _ in range(500)])
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert seeds.state.tolist() == [1, 4000]
-    assert len(set(seen)) == 4000

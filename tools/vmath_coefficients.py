@@ -80,9 +80,14 @@ def show(name: str, values: list, bits: int) -> None:
 
 
 def expm1_tail(degree: int, bits: int) -> None:
-    """(expm1(r) - r) / r^2 on |r| <= ln2/2, weighted for the relative error of expm1(r)."""
+    """(expm1(r) - r) / r^2 on |r| <= ln2/2, weighted for the relative error of expm1(r). The constant is 1/2, exactly."""
     edge = mp.log(2) / 2 * mp.mpf("1.0001")
-    show("expm1", polynomial(lambda r: (mp.expm1(r) - r) / r**2, lambda r: r**2 / mp.expm1(r), degree, -edge, edge, bits), bits)
+
+    def function(r: mp.mpf) -> mp.mpf:
+        return (mp.expm1(r) - r - r * r / 2) / r**3
+
+    rest = polynomial(function, lambda r: r**3 / mp.expm1(r), degree - 1, -edge, edge, bits)
+    show("expm1", [mp.mpf(1) / 2, *rest], bits)
 
 
 def log_tail(degree: int, bits: int) -> None:

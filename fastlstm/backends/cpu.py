@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core, activations
-from ..spec import RecurrentSpec
+from ..spec import ConvLSTM1DSpec, RecurrentSpec
 from . import reference
 
 name = "cpu"
@@ -64,6 +64,8 @@ def kernel_for(spec: RecurrentSpec) -> tuple[str, str]:
     numbers = _activation_numbers(spec)
     if numbers is None:
         return "stepwise", "an activation is a Python callable: NumPy, one step after the other"
+    if isinstance(spec, ConvLSTM1DSpec) and spec.axis_over_rows:
+        return "stepwise", "an activation acts over the rows (channels_first): NumPy, one step after the other"
     if not spec.elementwise:
         return "general", f"an activation acts over an axis; {_general_path()[1]}"
     if spec.use_cudnn is False:
@@ -84,7 +86,7 @@ def _activation_numbers(spec: RecurrentSpec) -> tuple[int, int] | None:
 
 def prepare(weights: Sequence[np.ndarray]) -> Any:
     """Weights kernel [D,4U], recurrent_kernel [U,4U], bias [4U] (may be absent), packed for the kernels."""
-    return _core.LSTMWeights(weights[0], weights[1], weights[2] if len(weights) > 2 else None)
+    return _core.GateWeights(weights[0], weights[1], weights[2] if len(weights) > 2 else None)
 
 
 def lstm_forward(
@@ -125,16 +127,60 @@ def lstm_forward(
     )
 
 
+def convlstm1d_forward(
+    spec: ConvLSTM1DSpec,
+    weights: Any,
+    x: np.ndarray,
+    h: np.ndarray,
+    c: np.ndarray,
+    mask: np.ndarray | None = None,
+    dropout: reference.DropoutMasks | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All time steps: see ``reference.convlstm1d_forward``. NotImplementedError with dropout masks."""
+    if dropout is not None:
+        raise NotImplementedError("The CPU backend does not apply dropout masks yet")
+    kernel, _ = kernel_for(spec)
+    if kernel == "stepwise":
+        plain = reference.Weights(weights.kernel, weights.recurrent_kernel, weights.bias)
+        return reference.convlstm1d_forward(spec, plain, x, h, c, mask)
+    numbers = _activation_numbers(spec)
+    assert numbers is not None
+    first = spec.channels_first
+    rows = spec.rows(x.shape[-1] if first else x.shape[-2])
+    y, h, c = _core.convlstm1d_forward(
+        weights,
+        x,
+        _swapped(h) if first else h,
+        _swapped(c) if first else c,
+        mask,
+        tuple(rows[1:]),
+        numbers[0],
+        numbers[1],
+        ROUNDING_NUMBERS[spec.storage],
+        spec.go_backwards,
+        spec.return_sequences,
+        spec.zero_output_for_mask,
+        first,
+        _path_of(kernel),
+    )
+    return (y, _swapped(h), _swapped(c)) if first else (y, h, c)
+
+
+def _swapped(state: np.ndarray) -> np.ndarray:
+    """[N,S,F] <-> [N,F,S], contiguous."""
+    return np.ascontiguousarray(state.swapaxes(1, 2))
+
+
 def _path_of(kernel: str) -> str:
     """The path of ``_core`` that a kernel takes: "fused", "packed" or "blas"."""
     return "fused" if kernel == "fused" else _general_path()[0]
 
 
-def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool) -> Any:
+def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool, rows_in: int | None = None) -> Any:
     """The short way into the kernels for a built layer (``_core.CallPlan``), or None where calls need the long one.
 
-    None with dropout (its seed counter advances at every call), Python callables, and where variables or outputs are not of
-    the arithmetic dtype.
+    None with dropout (its seed counter advances at every call), Python callables, channels first, and where variables or outputs
+    are not of the arithmetic dtype. ``rows_in``: R of a convolution.
     """
     kernel, _ = kernel_for(spec)
     dtypes = {variable.dtype for variable in [*cell.weights, *(states or [])]}
@@ -146,7 +192,13 @@ def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool) -
     versions = tuple(variable.version for variable in variables)  # read before the values: a write in between ends the plan
     weights = cell.prepared_weights(sys.modules[__name__])
     flags = (spec.go_backwards, spec.return_sequences, return_state, spec.zero_output_for_mask)
-    return _core.CallPlan(weights, variables, versions, states, *numbers, *flags, _path_of(kernel))
+    rows = None
+    if isinstance(spec, ConvLSTM1DSpec):
+        assert rows_in is not None
+        if spec.channels_first:
+            return None
+        rows = tuple(spec.rows(rows_in))
+    return _core.CallPlan(weights, variables, versions, states, rows, *numbers, *flags, _path_of(kernel))
 
 
 def prepare_matrix(matrix: np.ndarray, bias: np.ndarray | None) -> Any:

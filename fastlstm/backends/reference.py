@@ -1,4 +1,4 @@
-"""The reference backend: LSTM in plain NumPy. The executable specification that every other backend is compared with.
+"""The reference backend: LSTM and ConvLSTM1D in plain NumPy. The specification that every other backend is compared with.
 
 It is slow and obvious on purpose. Verbs as in ``backends/__init__``; shapes: x [N,T,D], kernel [D,4U], recurrent_kernel
 [U,4U], bias [4U], h and c [N,U], mask [N,T] bool. Gates stand in Keras order i, f, c, o. Source: keras-spec 2, 5, 6, 8.
@@ -6,13 +6,13 @@ It is slow and obvious on purpose. Verbs as in ``backends/__init__``; shapes: x 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..dtypes import as_dtype
-from ..spec import RecurrentSpec
+from ..spec import ConvLSTM1DSpec, ConvRows, RecurrentSpec, conv_rows
 
 name = "reference"
 
@@ -46,40 +46,103 @@ def lstm_forward(
     mask: np.ndarray | None = None,
     dropout: DropoutMasks | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All time steps.
+    """All time steps of an LSTM.
 
     Args: ``x`` [N,T,D], ``h`` and ``c`` [N,U] (initial state), ``mask`` [N,T] or None, all in the arithmetic dtype.
     Returns ``(y, h, c)``: y [N,T,U] in processing order with return_sequences, else the last output [N,U]; the final states.
     """
+    scales = dropout or DropoutMasks()
+
+    def pre_activations(x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
+        x_gates = _project(x, weights.kernel, scales.inputs)
+        h_gates = _project(h, weights.recurrent_kernel, scales.recurrent)
+        return _sum_gates(x_gates, h_gates, weights.bias)
+
+    return _time_loop(spec, pre_activations, x, h, c, mask)
+
+
+def convlstm1d_forward(
+    spec: ConvLSTM1DSpec,
+    weights: Weights,
+    x: np.ndarray,
+    h: np.ndarray,
+    c: np.ndarray,
+    mask: np.ndarray | None = None,
+    dropout: DropoutMasks | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All time steps of a ConvLSTM1D (keras-spec 4.2): kernel [K,C,4F], recurrent_kernel [K,F,4F].
+
+    Channels last: ``x`` [N,T,R,C], ``h`` and ``c`` [N,S,F], y [N,T,S,F] or [N,S,F]; channels first: the last two axes swapped in
+    all of them. Otherwise as ``lstm_forward``.
+    """
+    scales = dropout or DropoutMasks()
+    outer = spec.rows(x.shape[-1] if spec.channels_first else x.shape[-2])
+    inner = conv_rows(outer.rows_out, spec.kernel_size, 1, 1, "same")
+    swap = (lambda a: a.swapaxes(1, 2)) if spec.channels_first else (lambda a: a)
+
+    def convolve(a: np.ndarray, kernel: np.ndarray, rows: ConvRows, scales: Sequence[np.ndarray]) -> list[np.ndarray]:
+        blocks = np.split(kernel, 4, axis=-1)
+        scaled = [a * scale for scale in scales] if len(scales) == 4 else [a] * 4
+        return [swap(_convolution(swap(a), block, rows)) for a, block in zip(scaled, blocks, strict=True)]
+
+    def pre_activations(x: np.ndarray, h: np.ndarray) -> list[np.ndarray]:
+        x_gates = convolve(x, weights.kernel, outer, scales.inputs)
+        h_gates = convolve(h, weights.recurrent_kernel, inner, scales.recurrent)
+        bias = weights.bias
+        if bias is not None and spec.channels_first:
+            bias = bias[:, None]
+        return _sum_gates(x_gates, h_gates, bias)
+
+    return _time_loop(spec, pre_activations, x, h, c, mask)
+
+
+def _convolution(a: np.ndarray, kernel: np.ndarray, rows: ConvRows) -> np.ndarray:
+    """Cross-correlation of a [N,R,C] with kernel [K,C,F] -> [N,S,F], one tap after the other."""
+    padded = np.pad(a, ((0, 0), (rows.pad_left, rows.padded_rows - rows.rows_in - rows.pad_left), (0, 0)))
+    reach = (rows.rows_out - 1) * rows.stride + 1
+    taps = (padded[:, k * rows.dilation : k * rows.dilation + reach : rows.stride] @ block for k, block in enumerate(kernel))
+    with np.errstate(all="ignore"):
+        return sum(taps, np.zeros((), a.dtype))
+
+
+def _time_loop(
+    spec: RecurrentSpec,
+    pre_activations: Callable[[np.ndarray, np.ndarray], list[np.ndarray]],
+    x: np.ndarray,
+    h: np.ndarray,
+    c: np.ndarray,
+    mask: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs over axis 1 of x: state carry, masks, outputs (keras-spec 6)."""
     steps = range(x.shape[1])
     outputs = []
     output = np.zeros_like(h)
     for t in reversed(steps) if spec.go_backwards else steps:
-        new_h, new_c = lstm_step(spec, weights, x[:, t], h, c, dropout or DropoutMasks())
+        new_h, new_c = _cell(spec, pre_activations(x[:, t], h), c)
         if mask is None:
             output, h, c = new_h, new_h, new_c
         else:
-            valid = mask[:, t, None]
+            valid = mask[:, t].reshape(-1, *[1] * (h.ndim - 1))
             otherwise = np.zeros_like(h) if spec.zero_output_for_mask else output
             output, h, c = np.where(valid, new_h, otherwise), np.where(valid, new_h, h), np.where(valid, new_c, c)
         outputs.append(output)
     return np.stack(outputs, axis=1) if spec.return_sequences else output.copy(), h, c
 
 
-def lstm_step(
-    spec: RecurrentSpec, weights: Weights, x: np.ndarray, h: np.ndarray, c: np.ndarray, dropout: DropoutMasks
-) -> tuple[np.ndarray, np.ndarray]:
-    """One step: x [N,D], h and c [N,U] -> new h and c."""
-    x_i, x_f, x_c, x_o = _project(x, weights.kernel, dropout.inputs)
-    h_i, h_f, h_c, h_o = _project(h, weights.recurrent_kernel, dropout.recurrent)
-    b_i, b_f, b_c, b_o = (0, 0, 0, 0) if weights.bias is None else np.split(weights.bias, 4)
+def _cell(spec: RecurrentSpec, gates: list[np.ndarray], c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cell: pre-activations of i, f, c, o and the old c -> new h and c."""
     with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in every other backend
-        i = spec.recurrent_activation(x_i + h_i + b_i)
-        f = spec.recurrent_activation(x_f + h_f + b_f)
-        o = spec.recurrent_activation(x_o + h_o + b_o)
-        new_c = _round(spec, f * c + i * spec.activation(x_c + h_c + b_c))
+        i, f, o = (spec.recurrent_activation(gates[k]) for k in (0, 1, 3))
+        new_c = _round(spec, f * c + i * spec.activation(gates[2]))
         new_h = _round(spec, o * spec.activation(new_c))
     return new_h, new_c
+
+
+def _sum_gates(x_gates: list[np.ndarray], h_gates: list[np.ndarray], bias: np.ndarray | None) -> list[np.ndarray]:
+    """x + h + bias, gate by gate; ``bias`` [4U] or [4F,1]."""
+    with np.errstate(all="ignore"):
+        sums = [x + h for x, h in zip(x_gates, h_gates, strict=True)]
+        return sums if bias is None else [z + b for z, b in zip(sums, np.split(bias, 4), strict=True)]
 
 
 def _project(a: np.ndarray, kernel: np.ndarray, scales: Sequence[np.ndarray]) -> list[np.ndarray]:

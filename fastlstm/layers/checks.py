@@ -1,6 +1,6 @@
 """Checks that several glue layers share: counts, input shapes, and inputs whose integers must stay integers.
 
-Used by ``core``, ``dense``, ``embedding``, ``normalization`` and ``time_distributed``. Errors name argument and layer.
+Used by all layers but the recurrent ones. Errors name argument and layer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import settings
 from ..arrays import cast, require_array
 
 
@@ -24,6 +25,34 @@ def positive_int(value: Any, name: str) -> int:
             f"Received an invalid value for argument `{name}`, expected a positive integer. Received: {name}={value!r}"
         )
     return count
+
+
+def int_tuple(value: Any, length: int, name: str, allow_zero: bool = False) -> tuple[int, ...]:
+    """``value``, one integer or ``length`` of them, as a tuple. ValueError for anything else, negative numbers, and zeros."""
+    try:
+        numbers = tuple(value) if np.iterable(value) and not isinstance(value, (str, bytes)) else (value,) * length
+        result = tuple(operator.index(number) for number in numbers)
+    except TypeError:
+        result = ()
+    if len(result) != length or min(result) < (0 if allow_zero else 1):
+        raise ValueError(
+            f"The `{name}` argument must be an integer or a tuple of {length} integers {'>= 0' if allow_zero else '> 0'}. "
+            f"Received: {name}={value!r}"
+        )
+    return result
+
+
+def one_of(value: Any, name: str, allowed: tuple[str, ...]) -> str:
+    """``value`` in lower case. ValueError unless it is one of ``allowed``."""
+    chosen = value.lower() if isinstance(value, str) else None
+    if chosen not in allowed:
+        raise ValueError(f"The `{name}` argument must be one of {allowed}. Received: {name}={value!r}")
+    return chosen
+
+
+def data_format_of(value: Any) -> str:
+    """ "channels_last" or "channels_first", the default of ``settings`` for None. ValueError for anything else."""
+    return one_of(settings.image_data_format() if value is None else value, "data_format", ("channels_last", "channels_first"))
 
 
 def refuse(layer: str, **arguments: Any) -> None:

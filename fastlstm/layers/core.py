@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, settings
+from .. import activations
 from ..arrays import cast, require_array
 from ..random import SeedGenerator, dropout_mask
 from .base import Layer
-from .checks import check_min_rank, floats_to
+from .checks import check_min_rank, data_format_of, floats_to
 
 
 def _shape(value: Any, name: str) -> tuple[int | None, ...]:
@@ -205,12 +205,7 @@ class Flatten(Layer):
 
     def __init__(self, data_format: Any = None, **kwargs: Any):
         super().__init__(**kwargs)
-        chosen = str(settings.image_data_format() if data_format is None else data_format).lower()
-        if chosen not in ("channels_last", "channels_first"):
-            raise ValueError(
-                f"The `data_format` argument must be 'channels_first' or 'channels_last'. Received: data_format={data_format!r}"
-            )
-        self.data_format = chosen
+        self.data_format = data_format_of(data_format)
 
     def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
         return floats_to(inputs, name, self.storage_dtype)

@@ -15,6 +15,7 @@ from ..arrays import cast
 from ..variable import Variable
 from .base import Layer
 from .checks import check_axis, check_min_rank, known_size, positive_int, refuse
+from .prepared import Prepared
 
 
 class Dense(Layer):
@@ -57,7 +58,7 @@ class Dense(Layer):
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.kernel_constraint = constraints.get(kernel_constraint)
         self.bias_constraint = constraints.get(bias_constraint)
-        self._packed: tuple[Any, Any] | None = None
+        self._prepared = Prepared()
 
     def _build(self, input_shape: Any) -> None:
         check_min_rank(input_shape, 2, self.name)
@@ -82,20 +83,14 @@ class Dense(Layer):
         check_axis(x.shape, -1, features, self.name)
         rows = cast(x, self.arithmetic_dtype).reshape(math.prod(x.shape[:-1]), features)
         backend = selector.glue_backend()
-        z = backend.affine(self._packed_for(backend), rows).reshape(self.compute_output_shape(x.shape))
+        prepared = self._prepared.get(backend, self._variables, self._prepare)
+        z = backend.affine(prepared, rows).reshape(self.compute_output_shape(x.shape))
         return cast(np.asarray(backend.activate(self.activation, z)), self.storage_dtype)
 
-    def _packed_for(self, backend: Any) -> Any:
-        """kernel and bias as ``backend`` prepared them, kept until a variable changes."""
-        key = (backend.name, *(v.version for v in self._variables))
-        packed = self._packed
-        if packed is None or packed[0] != key:
-            bias = None if self.bias is None else self.weight_value(self.bias)
-            packed = self._packed = (key, backend.prepare_matrix(self.weight_value(self.kernel), bias))
-        return packed[1]
-
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_packed": None}
+    def _prepare(self, backend: Any) -> Any:
+        """kernel and bias as ``backend`` wants them."""
+        bias = None if self.bias is None else self.weight_value(self.bias)
+        return backend.prepare_matrix(self.weight_value(self.kernel), bias)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.units)

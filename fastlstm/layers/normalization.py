@@ -1,16 +1,18 @@
-"""BatchNormalization: centres and scales one axis, by moving statistics or the batch's own (``keras.layers``).
+"""BatchNormalization, by moving statistics or the batch's own, and LayerNormalization, sample by sample (``keras.layers``).
 
-In terms of Layer; the inference arithmetic stands in ``scale_shift`` so that a compiled kernel can take its place.
+In terms of Layer; the inference arithmetic of a batch normalization stands in ``scale_shift`` so that a compiled kernel can
+take its place.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
 from .. import constraints, initializers, regularizers, settings
-from ..arrays import cast, require_array
+from ..arrays import cast, check_rank, require_array
 from ..variable import Variable
 from .base import Layer
 from .checks import check_axis, known_size
@@ -163,4 +165,110 @@ class BatchNormalization(Layer):
             "renorm": self.renorm,
             "renorm_clipping": self.renorm_clipping,
             "renorm_momentum": self.renorm_momentum,
+        }
+
+
+class LayerNormalization(Layer):
+    """``gamma * (x - mean) / sqrt(variance + epsilon) + beta``, mean and (biased) variance over ``axis`` of each sample.
+
+    ``axis``: an integer, or several. Arguments as in Keras 3.15, ``rms_scaling`` by keyword, deprecated there: x / sqrt(variance
+    + epsilon) * gamma, without centring. Weights: gamma (``scale``) and beta (``center``), of the sizes of the sorted axes.
+    The 16-bit policies calculate in float32 and round the result alone. TypeError for an axis that is no integer, ValueError
+    for one that the input does not have and for other sizes than the layer was built for.
+    """
+
+    supports_masking = True
+
+    def __init__(
+        self,
+        axis: Any = -1,
+        epsilon: Any = 1e-3,
+        center: Any = True,
+        scale: Any = True,
+        beta_initializer: Any = "zeros",
+        gamma_initializer: Any = "ones",
+        beta_regularizer: Any = None,
+        gamma_regularizer: Any = None,
+        beta_constraint: Any = None,
+        gamma_constraint: Any = None,
+        **kwargs: Any,
+    ):
+        rms_scaling = kwargs.pop("rms_scaling", False)
+        if rms_scaling:
+            warnings.warn(
+                "`rms_scaling=True` is deprecated: it divides by the deviation, not by the root mean square", stacklevel=2
+            )
+        super().__init__(**kwargs)
+        several = isinstance(axis, (list, tuple))
+        if not all(isinstance(one, (int, np.integer)) for one in (axis if several else [axis])):
+            raise TypeError(f"The argument `axis` must be an integer or a list or tuple of them. Received: axis={axis!r}")
+        self.axis: int | list[int] = [int(one) for one in axis] if several else int(axis)
+        self.epsilon, self.center, self.scale, self.rms_scaling = epsilon, center, scale, rms_scaling
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.beta_constraint = constraints.get(beta_constraint)
+        self.gamma_constraint = constraints.get(gamma_constraint)
+        self.gamma: Variable | None = None
+        self.beta: Variable | None = None
+
+    def _build(self, input_shape: Any) -> None:
+        self.compute_output_shape(input_shape)
+        # As in Keras the list replaces the integer, also in the config, and [-1, 1] is the sorted order of the last axis and 1.
+        self.axis = sorted(self.axis) if isinstance(self.axis, list) else [self.axis]
+        shape = tuple(known_size(input_shape, axis, self.name) for axis in self.axis)
+        self._ndim, self._sizes, self._variables = len(input_shape), shape, []
+        if self.scale or self.rms_scaling:
+            self.gamma = self.add_weight(
+                shape, self.gamma_initializer, "gamma", regularizer=self.gamma_regularizer, constraint=self.gamma_constraint
+            )
+        if self.center and not self.rms_scaling:
+            self.beta = self.add_weight(
+                shape, self.beta_initializer, "beta", regularizer=self.beta_regularizer, constraint=self.beta_constraint
+            )
+
+    def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
+        """Not rounded to 16 bits before the arithmetic: Keras does not cast the input of this layer."""
+        return cast(require_array(inputs, name), self.arithmetic_dtype)
+
+    def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
+        check_rank(x, self._ndim, self.name)
+        assert isinstance(self.axis, list)
+        broadcast = [1] * x.ndim
+        for axis, size in zip(self.axis, self._sizes, strict=True):
+            check_axis(x.shape, axis, size, self.name)
+            broadcast[axis] = size
+        axes = tuple(axis % x.ndim for axis in self.axis)
+        with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in the recurrent layers
+            centred = x - x.mean(axis=axes, keepdims=True)
+            variance = np.square(centred).mean(axis=axes, keepdims=True)
+            y = (x if self.rms_scaling else centred) * (1 / np.sqrt(variance + x.dtype.type(self.epsilon)))
+            if self.gamma is not None:
+                y *= self.gamma.value.astype(x.dtype).reshape(broadcast)
+            if self.beta is not None:
+                y += self.beta.value.astype(x.dtype).reshape(broadcast)
+            return cast(y, self.storage_dtype)
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        shape = tuple(input_shape)
+        axes = self.axis if isinstance(self.axis, list) else [self.axis]
+        if any(not -len(shape) <= axis < len(shape) for axis in axes):
+            raise ValueError(f'Layer "{self.name}" has axis={self.axis}, but input_shape={shape} has {len(shape)} axes')
+        return shape
+
+    def get_config(self) -> dict:
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "rms_scaling": self.rms_scaling,
+            "beta_initializer": initializers.serialize(self.beta_initializer),
+            "gamma_initializer": initializers.serialize(self.gamma_initializer),
+            "beta_regularizer": regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": regularizers.serialize(self.gamma_regularizer),
+            "beta_constraint": constraints.serialize(self.beta_constraint),
+            "gamma_constraint": constraints.serialize(self.gamma_constraint),
         }

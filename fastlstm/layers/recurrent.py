@@ -1,6 +1,6 @@
 """RecurrentLayer: the call of a recurrent layer: masks, initial state, stateful, dropout, choice of a backend.
 
-In terms of a cell (which holds the variables and the spec) and ``selector``. LSTM derives from it; ConvLSTM1D shares it.
+In terms of a cell (``gated_cell``: the variables and the spec) and ``selector``. LSTM and ConvLSTM1D derive from it.
 Source: keras-spec 5 to 9 and 18.
 """
 
@@ -32,7 +32,7 @@ class InputSpec:
 
 
 class RecurrentLayer(Layer):
-    """Base of LSTM. ``cell`` holds the variables; the flags are Keras' own."""
+    """Base of LSTM and ConvLSTM1D. ``cell`` holds the variables; the flags are Keras' own."""
 
     supports_masking = True
 
@@ -45,7 +45,7 @@ class RecurrentLayer(Layer):
             setattr(self, flag, flags[flag])
         self.use_cudnn = check_use_cudnn(use_cudnn)
         self.states: list[Variable] | None = None
-        self.input_spec = InputSpec(ndim=3)
+        self.input_spec = InputSpec(ndim=cell.ndim + 1)
 
     _plan: Any
     return_sequences: bool
@@ -84,7 +84,7 @@ class RecurrentLayer(Layer):
             )
         self.cell.path = f"{self.name}/{self.cell.name}"
         self.cell.build((input_shape[0], *input_shape[2:]))
-        self.input_spec = InputSpec(self.input_spec.ndim, {2: input_shape[2]})
+        self.input_spec = InputSpec(self.input_spec.ndim, {axis + 1: size for axis, size in self.cell.input_axes().items()})
         if self.stateful:
             dtype = dtypes.as_dtype(self.variable_dtype)
             shape = self.cell.state_shape(int(input_shape[0]))
@@ -125,7 +125,7 @@ class RecurrentLayer(Layer):
         choice = selector.select(spec, x, mask, training=masks is not None)
         backend = choice.module
         arithmetic = spec.arithmetic
-        y, h, c = backend.lstm_forward(
+        y, h, c = getattr(backend, self.cell.verb)(
             spec, self.cell.prepared_weights(backend), cast(x, arithmetic), h, c, mask, **({"dropout": masks} if masks else {})
         )
         storage = self.storage_dtype
@@ -138,7 +138,7 @@ class RecurrentLayer(Layer):
         result = outputs if self.return_state else outputs[0]
         self._record_activity(result)
         if self.activity_regularizer is None and choice.backend == "cpu":
-            self._plan = cpu.call_plan(spec, self.cell, self.states, bool(self.return_state))
+            self._plan = cpu.call_plan(spec, self.cell, self.states, bool(self.return_state), self.input_spec.axes.get(2))
         return result
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -167,12 +167,7 @@ class RecurrentLayer(Layer):
             raise ValueError(
                 f'The argument `sequences` of layer "{self.name}" has no time steps. Received: sequences.shape={x.shape}'
             )
-        for axis, size in self.input_spec.axes.items():
-            if x.shape[axis] != size:
-                raise ValueError(
-                    f'Input 0 of layer "{self.name}" is incompatible with the layer: expected axis {axis} of input shape to have '
-                    f"value {size}, but received input with shape {x.shape}"
-                )
+        check_axes(x.shape, self.input_spec.axes, self.name)
         if self.states is not None and x.shape[0] != self.states[0].shape[0]:
             raise ValueError(
                 f'The stateful layer "{self.name}" was built for batch size {self.states[0].shape[0]}. '
@@ -229,6 +224,16 @@ def check_rank_of_shape(shape: Any, ndim: int, layer: str) -> None:
         raise ValueError(
             f'Layer "{layer}" cannot be built: `input_shape` must hold None or integers >= 0. Received: {tuple(shape)}'
         )
+
+
+def check_axes(shape: tuple, axes: dict[int, int], layer: str) -> None:
+    """ValueError unless each axis in ``axes`` has the size that the layer was built for."""
+    for axis, size in axes.items():
+        if shape[axis] != size:
+            raise ValueError(
+                f'Input 0 of layer "{layer}" is incompatible with the layer: expected axis {axis} of input shape to have '
+                f"value {size}, but received input with shape {shape}"
+            )
 
 
 def check_states(states: Any, name: str, shape: tuple, storage: np.dtype, arithmetic: np.dtype) -> list[np.ndarray]:

@@ -73,8 +73,8 @@ typedef struct {
   fl_product x, h;              /* x.panel NULL: init holds x's share already */
   void *init;                   /* bias panel [blocks][4][W], or z rows (padded for step, flat [4U] for cell_rows) */
   const ptrdiff_t *init_offset; /* [rows], or NULL where init is one bias panel */
-  void *c, *h_out;              /* [rows][U]: c in and out, h out; h.base must not be h_out */
-  const ptrdiff_t *state_offset;
+  void *c, *h_out;              /* c in and out, h out; h.base must not be h_out */
+  const ptrdiff_t *c_offset, *h_offset;
   void *y; /* a second place for h, or NULL */
   const ptrdiff_t *y_offset;
   int activation, recurrent_activation, rounding;

@@ -128,8 +128,7 @@ FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdif
   for (int b = 0; b < B; b++) {
     const ptrdiff_t u = (block + b) * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
     for (int m = 0; m < M; m++) {
-      const ptrdiff_t at = s->state_offset[rows[m]] + u;
-      real *c_row = (real *)s->c + at, *h_row = (real *)s->h_out + at;
+      real *c_row = (real *)s->c + s->c_offset[rows[m]] + u, *h_row = (real *)s->h_out + s->h_offset[rows[m]] + u;
       real *y_row = s->y ? (real *)s->y + s->y_offset[rows[m]] + u : NULL;
       vec h, c = n == FL_W ? v_load(c_row) : v_load_n(c_row, n);
       FL(cell)(kind, s->activation, s->recurrent_activation, s->rounding, z[b][m], &c, &h);
@@ -251,9 +250,9 @@ FL_STATIC void FL(cell_rows)(const fl_step *s) {
   const int fast = s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID;
   const int over_row = s->activation >= FL_ACT_ELEMENTWISE || s->recurrent_activation >= FL_ACT_ELEMENTWISE;
   for (ptrdiff_t k = 0; k < s->count; k++) {
-    const ptrdiff_t row = s->rows[k], at = s->state_offset[row];
+    const ptrdiff_t row = s->rows[k];
     real *z = (real *)s->init + s->init_offset[row];
-    real *c = (real *)s->c + at, *h = (real *)s->h_out + at, *y = s->y ? (real *)s->y + s->y_offset[row] : NULL;
+    real *c = (real *)s->c + s->c_offset[row], *h = (real *)s->h_out + s->h_offset[row], *y = s->y ? (real *)s->y + s->y_offset[row] : NULL;
     if (over_row) {
       FL(activate_row)(s->recurrent_activation, z, U);
       FL(activate_row)(s->recurrent_activation, z + U, U);

@@ -24,9 +24,7 @@ FL_INLINE vec v_between(real low, vec x, real high) {
 FL_INLINE vec v_clip(real low, vec x, real high) { return v_max(v_set(low), v_min(v_set(high), x)); }
 
 /* (x + 3) / 6 rather than x / 6 + 1/2: no cancellation near -3. */
-FL_INLINE vec FL(hard_sigmoid)(vec x) {
-  return v_clip(0, (x + v_set(3)) * v_set(FL_PICK(0.16666667, 0.16666666666666666)), 1);
-}
+FL_INLINE vec FL(hard_sigmoid)(vec x) { return v_clip(0, (x + v_set(3)) * v_set(FL_PICK(0.16666667, 0.16666666666666666)), 1); }
 
 /* |x| + sqrt(x^2 + 4), where x^2 is left out once it is all there is. */
 FL_INLINE vec FL(squareplus_root)(vec x) {
@@ -205,8 +203,10 @@ FL_INLINE vec FL(row_load)(const real *z, ptrdiff_t j, ptrdiff_t n, real fill) {
 }
 
 FL_INLINE void FL(row_store)(real *z, ptrdiff_t j, ptrdiff_t n, vec a) {
-  if (n - j >= FL_W) v_store(z + j, a);
-  else if (n > j) v_store_n(z + j, a, n - j);
+  if (n - j >= FL_W)
+    v_store(z + j, a);
+  else if (n > j)
+    v_store_n(z + j, a, n - j);
 }
 
 FL_INLINE real FL(row_total)(const vec *sums) {

@@ -82,11 +82,18 @@ FL_INLINE ivec FL(add_bits)(ivec a, ivec b) {
  * The leading term is r itself: relative accuracy down to the smallest r. */
 FL_INLINE vec FL(expm1_reduced)(real a, vec r) {
 #if FL_BITS == 32
-  real c[] = {4.9999997e-01f, 1.6666543e-01f, 4.16672e-02f, 8.3665205e-03f, 1.3882521e-03f};
+  real c[] = {5.0e-01f, 1.666655e-01f, 4.1666854e-02f, 8.366041e-03f, 1.3898223e-03f};
 #else
-  real c[] = {5.000000000000006e-01,  1.6666666666666588e-01, 4.166666666657676e-02,  8.333333333389549e-03,
-              1.3888888931564694e-03, 1.9841269719014627e-04, 2.4801505273986966e-05, 2.755740753598852e-06,
-              2.762603781926261e-07,  2.50537770731996e-08};
+  real c[] = {5.0e-01,
+              1.6666666666666602e-01,
+              4.166666666662e-02,
+              8.333333333388393e-03,
+              1.3888888920499873e-03,
+              1.9841269709323933e-04,
+              2.4801516361177214e-05,
+              2.755742509069734e-06,
+              2.7622221176202503e-07,
+              2.504589672598464e-08};
 #endif
   const int n = (int)(sizeof c / sizeof c[0]);
   vec r2 = r * r;
@@ -143,12 +150,12 @@ FL_INLINE vec v_sigmoid(vec x) { return v_set(FL_SIGMOID_NUM) / v_sigmoid_den(x)
 
 /* tanh(x) = num / den with e = exp(-2|x|), num = (1 - e) / 2 with the sign of x, den = (1 + e) / 2 in [1/2, 1].
  * A product of tanh and sigmoid may share one division: FL_SIGMOID_NUM * num / (den * v_sigmoid_den(z)).
- * No case for small |x|: there k = 0 and num is expm1_reduced itself, which keeps the relative accuracy. ln2 needs one part only:
- * the error k * 1e-9 (1e-17) of the exponent weighs e in the quotient, which is small when k is not. */
+ * No case for small |x|: there k = 0 and num is expm1_reduced itself, which keeps the relative accuracy. Where v_fma
+ * rounds once, ln2 needs one part only: the error k * 1e-9 (1e-17) of the exponent weighs e in the quotient, small when k is not. */
 FL_INLINE void v_tanh_parts(vec x, vec *num, vec *den) {
   const vec magic = v_set(FL_MAGIC + FL_EXPONENT_BIAS);
   vec y = v_min(v_set(FL_PICK(10.0, 20.0)), v_abs(x)); /* 1 is reached there */
-  vec shifted = v_fma(y, v_set(-2 * FL_LOG2E), magic);
+  vec shifted = v_fma(y, v_set(-3), magic);
   vec k = shifted - magic;
   vec r = v_fma(k, v_set(FL_LN2 / 2), y);
   vec scale = v_unbits(v_shl(v_bits(shifted), FL_MANTISSA)); /* e = scale - 2 scale m */
@@ -224,16 +231,16 @@ FL_INLINE vec FL(square_error)(vec a, vec square) {
 FL_INLINE vec FL(erfc_factor)(vec z) {
 #if FL_BITS == 32
   const real shift = 3;
-  const real c[] = {1.0740069e+00f,  -8.833945e-01f,  5.9022826e-01f, -3.104659e-01f,  1.1952939e-01f,
+  const real c[] = {1.0740069e+00f, -8.833945e-01f,  5.9022826e-01f, -3.104659e-01f,  1.1952939e-01f,
                     -2.684052e-02f, -1.2282907e-03f, 3.081036e-03f,  -4.7966398e-04f, -3.2350165e-04f};
 #else
   const real shift = 4;
-  const real c[] = {1.095995661000491e+00,  -9.765487290808821e-01,  7.732087022652367e-01,  -5.40853831313225e-01,
-                    3.30851587878025e-01,   -1.7401093724029118e-01, 7.638151490911403e-02,  -2.6370053334608186e-02,
-                    6.112055657169458e-03,  -2.8095891584616745e-04, -4.550526914364878e-04, 1.7681308568653166e-04,
-                    -3.63513942440591e-06,  -1.8861777600175976e-05, 4.694307056823899e-06,  1.4260682202883172e-06,
-                    -8.459757785187474e-07, -7.793174870413908e-08,  1.239205948160943e-07,  2.564762061168388e-09,
-                    -1.5395215506979615e-08, -3.648207391274079e-10, 1.023813654086059e-09};
+  const real c[] = {1.095995661000491e+00,   -9.765487290808821e-01,  7.732087022652367e-01,  -5.40853831313225e-01,
+                    3.30851587878025e-01,    -1.7401093724029118e-01, 7.638151490911403e-02,  -2.6370053334608186e-02,
+                    6.112055657169458e-03,   -2.8095891584616745e-04, -4.550526914364878e-04, 1.7681308568653166e-04,
+                    -3.63513942440591e-06,   -1.8861777600175976e-05, 4.694307056823899e-06,  1.4260682202883172e-06,
+                    -8.459757785187474e-07,  -7.793174870413908e-08,  1.239205948160943e-07,  2.564762061168388e-09,
+                    -1.5395215506979615e-08, -3.648207391274079e-10,  1.023813654086059e-09};
 #endif
   vec inverse = v_set(1) / (z + v_set(shift));
   vec u = v_fma(v_set(-2 * shift), inverse, v_set(1));

@@ -1,0 +1,238 @@
+"""GatedCell: what the cells of LSTM and ConvLSTM1D share: arguments, variables, bias initialisation, dropout, one step, config.
+
+In terms of ``selector`` and the backends' verbs. A cell holds the variables and says what a layer's spec is; ``recurrent`` runs
+whole sequences of it. Source: keras-spec 1 to 4 and 8.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from .. import activations, constraints, initializers, regularizers, selector
+from ..arrays import cast, check_rank, require_array
+from ..backends.reference import DropoutMasks
+from ..random import SeedGenerator, dropout_mask
+from ..spec import RecurrentSpec, check_weight_sizes, clip_rate
+from .base import Layer
+from .recurrent import check_axes, check_states
+
+FLOAT_POLICIES = ("float32", "float64", "float16", "bfloat16")
+
+# Constructor arguments that both cells have, in Keras' order; a layer forwards them as attributes.
+SHARED_ARGUMENTS = (
+    "activation",
+    "recurrent_activation",
+    "use_bias",
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
+    "unit_forget_bias",
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "recurrent_constraint",
+    "bias_constraint",
+    "dropout",
+    "recurrent_dropout",
+    "seed",
+)
+
+
+class GatedCell(Layer):
+    """What the cells of LSTM and ConvLSTM1D share: arguments, variables, bias initialisation, config."""
+
+    arguments: tuple[str, ...] = ()  # constructor arguments in Keras' order
+    verb = "lstm_forward"  # the backends' verb that runs a sequence of this cell
+    ndim = 2  # axes of a step's input
+
+    def __init__(self, arguments: dict[str, Any], /, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.activation = activations.get(arguments["activation"])
+        self.recurrent_activation = activations.get(arguments["recurrent_activation"])
+        self.use_bias, self.unit_forget_bias = arguments["use_bias"], arguments["unit_forget_bias"]
+        for part in ("kernel", "recurrent", "bias"):
+            setattr(self, f"{part}_initializer", initializers.get(arguments[f"{part}_initializer"]))
+            setattr(self, f"{part}_regularizer", regularizers.get(arguments[f"{part}_regularizer"]))
+            setattr(self, f"{part}_constraint", constraints.get(arguments[f"{part}_constraint"]))
+        self.dropout = clip_rate(arguments["dropout"], "dropout")
+        self.recurrent_dropout = clip_rate(arguments["recurrent_dropout"], "recurrent_dropout")
+        self.seed = arguments["seed"]
+        self.seed_generator = SeedGenerator(self.seed)
+        self.path = self.name
+        # The split-gate step, which recurrent dropout forces, has four separate input masks (keras-spec 8).
+        self.dropout_count = 4
+        self._prepared: tuple[Any, ...] | None = None
+        self._step_masks: tuple[tuple, DropoutMasks | None] | None = None
+
+    kernel: Any
+    recurrent_kernel: Any
+    bias: Any
+    kernel_initializer: Any
+    recurrent_initializer: Any
+    bias_initializer: Any
+
+    def _add_weights(self, shapes: tuple[tuple, tuple, tuple], size: int) -> None:
+        """kernel, recurrent_kernel and bias of the given shapes; ``size`` numbers make one gate's block of the bias."""
+        if self.compute_dtype not in FLOAT_POLICIES:
+            raise ValueError(
+                f'Layer "{self.name}" cannot be built with the argument `dtype`={self.dtype_policy.name!r}: expected one of '
+                f"{FLOAT_POLICIES}, 'mixed_float16' or 'mixed_bfloat16'"
+            )
+        check_weight_sizes(shapes, size)
+        self._variables = []
+        for part, name, shape in zip(("kernel", "recurrent"), ("kernel", "recurrent_kernel"), shapes, strict=False):
+            variable = self._add_part(part, name, shape, getattr(self, f"{part}_initializer"))
+            setattr(self, name, variable)
+        self.bias = self._add_part("bias", "bias", shapes[2], self._bias_values(size)) if self.use_bias else None
+
+    def _add_part(self, part: str, name: str, shape: tuple, initializer: Any) -> Any:
+        regularizer, constraint = getattr(self, f"{part}_regularizer"), getattr(self, f"{part}_constraint")
+        path = f"{self.path}/{name}"
+        return self.add_weight(shape, initializer, name, path=path, regularizer=regularizer, constraint=constraint)
+
+    def _bias_values(self, size: int) -> Any:
+        """The bias initializer; with unit_forget_bias the forget block is exactly 1 (keras-spec 1.4)."""
+        initializer = self.bias_initializer
+        if not self.unit_forget_bias:
+            return initializer
+        if initializer is None:
+            raise TypeError("The argument `bias_initializer` is None, which cannot be called with unit_forget_bias=True")
+
+        def blocks(shape: tuple, dtype: Any = None) -> np.ndarray:
+            first, rest = initializer((size,), dtype=dtype), initializer((2 * size,), dtype=dtype)
+            return np.concatenate([first, np.ones(size, dtype), rest])
+
+        return blocks
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The layer around the cell keeps a ready-made plan of its calls, which holds what the attributes said.
+        object.__setattr__(self, name, value)
+        listener = self.__dict__.get("on_change")
+        if listener is not None and (name == "_variables" or not name.startswith("_")):
+            listener()
+
+    def prepared_weights(self, backend: Any) -> Any:
+        """The weights as ``backend`` prepared them, kept until a variable changes."""
+        variables = self.weights
+        key = (backend.name, *(v.version for v in variables))
+        prepared = self._prepared
+        if prepared is None or prepared[0] != key:
+            prepared = (key, backend.prepare([self.weight_value(v) for v in variables]))
+            self._prepared = prepared
+        return prepared[1]
+
+    def draw_dropout(self, input_shape: tuple, training: bool) -> DropoutMasks | None:
+        """The masks of one call for a step's input [N,D], or None; the counter advances in inference too (keras-spec 8)."""
+        if not (self.dropout > 0 or self.recurrent_dropout > 0):
+            return None
+        inputs = self.dropout_count if self.dropout > 0 else 0
+        recurrent = 4 if self.recurrent_dropout > 0 else 0
+        if not training:
+            self.seed_generator.skip(inputs + recurrent)
+            return None
+        shapes, rates = (input_shape, self.state_shape(input_shape[0])), (self.dropout, self.recurrent_dropout)
+        drawn = [
+            [dropout_mask(self.seed_generator, shape, rate, self.arithmetic_dtype) for _ in range(count)]
+            for shape, rate, count in zip(shapes, rates, (inputs, recurrent), strict=True)
+        ]
+        # A rate of 1 drops nothing in Keras' cells, though its masks are drawn (keras-spec 14 row 5).
+        return DropoutMasks(*[masks if rate < 1 else [] for masks, rate in zip(drawn, rates, strict=True)])
+
+    def state_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of h and of c for a batch size."""
+        raise NotImplementedError
+
+    def input_axes(self) -> dict[int, int]:
+        """Sizes that axes of a step's input must have, once the cell is built."""
+        raise NotImplementedError
+
+    def make_spec(self, **flags: Any) -> RecurrentSpec:
+        """The spec of this cell inside a layer with the given flags."""
+        raise NotImplementedError
+
+    def _spec_arguments(self) -> dict[str, Any]:
+        """What the specs of both cells take from it."""
+        return {
+            "activation": self.activation,
+            "recurrent_activation": self.recurrent_activation,
+            "use_bias": bool(self.use_bias),
+            "dropout": float(self.dropout),
+            "recurrent_dropout": float(self.recurrent_dropout),
+        }
+
+    def __getstate__(self) -> dict:
+        # Packed weights are derived data: a copy or a pickle makes its own.
+        return {**self.__dict__, "_prepared": None}
+
+    def _config_of(self, names: tuple[str, ...]) -> dict:
+        config: dict[str, Any] = {}
+        for name in names:
+            value = getattr(self, name)
+            if name.endswith("activation"):
+                value = activations.serialize(value)
+            elif name.endswith("_initializer"):
+                value = initializers.serialize(value)
+            elif name.endswith("_regularizer"):
+                value = regularizers.serialize(value)
+            elif name.endswith("_constraint"):
+                value = constraints.serialize(value)
+            config[name] = value
+        return config
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), **self._config_of(self.arguments)}
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[np.ndarray]:
+        """Two arrays of zeros, h and c, of the compute dtype."""
+        return [np.zeros(self.state_shape(batch_size or 1), self.storage_dtype) for _ in range(2)]
+
+    def __call__(self, inputs: Any, states: Any, training: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:  # type: ignore[override]
+        """One step. Returns ``(h, [h, c])``. In training, one draw of dropout masks serves until ``reset_dropout_mask``."""
+        x = require_array(inputs, "inputs")
+        check_rank(x, self.ndim, self.name)
+        if not self.built:
+            self.build_once(x.shape)
+        check_axes(x.shape, self.input_axes(), self.name)
+        h, c = check_states(states, "states", self.state_shape(len(x)), self.storage_dtype, self.arithmetic_dtype)
+        spec = self.make_spec(storage=self.compute_dtype)
+        masks = self._masks_of_step(x.shape, bool(training))
+        backend = selector.select(spec, x, training=masks is not None).module
+        x = cast(cast(x, self.storage_dtype), self.arithmetic_dtype)
+        dropout = {"dropout": masks} if masks else {}
+        _, h, c = getattr(backend, self.verb)(spec, self.prepared_weights(backend), x[:, None], h, c, **dropout)
+        h, c = (np.asarray(a, dtype=self.storage_dtype) for a in (h, c))
+        return h, [h, c]
+
+    def _masks_of_step(self, shape: tuple, training: bool) -> DropoutMasks | None:
+        """The dropout masks of a cell that its user steps by hand: drawn at the first step, as in Keras also in inference."""
+        kept = self._step_masks
+        if kept is None or kept[0] != shape:
+            kept = self._step_masks = (shape, self.draw_dropout(shape, training=True))
+        return kept[1] if training else None
+
+    def reset_dropout_mask(self) -> None:
+        """Makes the next step draw new dropout masks: call it before each new sequence."""
+        self._step_masks = None
+
+    reset_recurrent_dropout_mask = reset_dropout_mask
+
+
+def forward_to_cell(layer: type, names: tuple[str, ...]) -> None:
+    """Makes the cell's attributes readable on the layer class, as in Keras."""
+    for name in (*names, "kernel", "recurrent_kernel", "bias"):
+        setattr(layer, name, property(operator.attrgetter(f"cell.{name}"), doc=f"`{name}` of the cell."))
+
+
+def layer_config(layer: Any, base: dict) -> dict:
+    """Keras' config of a layer around a cell: ``base``, the flags, the cell's arguments with activity_regularizer among them."""
+    flags = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
+    config = {**base, **{name: getattr(layer, name) for name in flags}}
+    for name, value in layer.cell._config_of(layer.cell.arguments).items():
+        config[name] = value
+        if name == "bias_regularizer":
+            config["activity_regularizer"] = regularizers.serialize(layer.activity_regularizer)
+    return config
