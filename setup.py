@@ -16,6 +16,8 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MSVC = sys.platform == "win32" and "clang" not in (sysconfig.get_config_var("CC") or "")
 HEADERS = sorted(glob("include/fastlstm/*.h"))
 
+FLAGS = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
+
 macros = [("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION"), ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 if not FREE_THREADED:
     macros.append(("Py_LIMITED_API", "0x030B0000"))
@@ -27,7 +29,7 @@ core = Extension(
     include_dirs=["include", "include/fastlstm", "pyx", numpy.get_include()],
     define_macros=macros,
     # -ffp-contract=off: fused multiply-adds stand where v_fma says so and nowhere else (docs/numerics.md).
-    extra_compile_args=["/O2"] if MSVC else ["-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"],
+    extra_compile_args=["/O2"] if MSVC else FLAGS,
     libraries=[] if sys.platform == "win32" else ["m"],
     py_limited_api=not FREE_THREADED,
 )

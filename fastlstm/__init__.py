@@ -6,7 +6,11 @@
 (1, 100, 128)
 """
 
-from . import activations, constraints, initializers, layers, models, regularizers
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import activations, constraints, initializers, layers, models, regularizers, training
 from .errors import DeviceError
 from .layers import (
     LSTM,
@@ -44,6 +48,9 @@ from .models import Sequential, load_model
 from .selector import config, device, show_config
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .training import callbacks, losses, metrics, optimizers
+
 __all__ = [
     "LSTM",
     "Activation",
@@ -79,13 +86,25 @@ __all__ = [
     "ZeroPadding1D",
     "__version__",
     "activations",
+    "callbacks",
     "config",
     "constraints",
     "device",
     "initializers",
     "layers",
     "load_model",
+    "losses",
+    "metrics",
     "models",
+    "optimizers",
     "regularizers",
     "show_config",
+    "training",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``fastlstm.losses`` is ``fastlstm.training.losses``, loaded at first use."""
+    if name in ("callbacks", "losses", "metrics", "optimizers"):
+        return getattr(training, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,7 @@ class GateWeights:
     channels: int
     units: int
     def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray | None) -> None: ...
+    def backward_panels(self, stride: int) -> BackwardPanels: ...
 
 def lstm_forward(
     weights: GateWeights,
@@ -49,10 +50,46 @@ def convlstm1d_forward(
     path: str,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: ...
 
+class BackwardPanels: ...
+
+class Tape:
+    x: np.ndarray
+    mask: np.ndarray | None
+    gates: np.ndarray
+    c: np.ndarray
+    h: np.ndarray
+    @property
+    def nbytes(self) -> int: ...
+
+def record_forward(
+    weights: GateWeights,
+    x: np.ndarray,
+    h0: np.ndarray | None,
+    c0: np.ndarray | None,
+    mask: np.ndarray | None,
+    rows: tuple | None,
+    activation: int,
+    recurrent_activation: int,
+    rounding: int,
+    go_backwards: bool,
+    return_sequences: bool,
+    zero_output_for_mask: bool,
+    path: str,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tape]: ...
+def run_backward(
+    tape: Tape,
+    panels: BackwardPanels,
+    dy: np.ndarray | None,
+    dh: np.ndarray | None,
+    dc: np.ndarray | None,
+    inputs: bool,
+) -> tuple[Any, ...]: ...
+
 class CallPlan:
     def __init__(
         self,
         weights: GateWeights,
+        cell: Any,
         variables: tuple,
         versions: tuple,
         states: Any,

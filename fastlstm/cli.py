@@ -1,4 +1,4 @@
-"""The command ``fastlstm``: predict, info, doctor. In terms of ``load_model``, ``io.data_file``, ``report`` and ``selector``.
+"""The command ``fastlstm``: predict, train, info, doctor. In terms of ``load_model``, ``io.data_file``, ``report``, ``selector``.
 
 Exit codes: 0 done; 2 wrong usage or bad input, with one line on stderr; 130 interrupted by Ctrl-C; 141 the reader of the
 output went away.
@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import report
+from . import report, train_command
 from .io import read_keras_file
 from .io.data_file import READABLE, WRITABLE, DataFile, read_data, suffix_of, write_array
 from .models import Sequential, load_model
@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="fastlstm", description="Runs Keras LSTM models with NumPy as the only dependency.")
+    parser = _Parser(prog="fastlstm", description="Runs and trains Keras LSTM models with NumPy as the only dependency.")
     parser.add_argument("--version", action="version", version=f"fastlstm {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--timesteps", metavar="T", type=_count, help="time steps of one sequence in a .csv")
     predict.add_argument("--rows", metavar="N", type=int, default=10, help="sequences to show in the table (default: 10)")
     predict.set_defaults(run=_predict)
+
+    train_command.add_parser(commands, raw, _count)
 
     info = commands.add_parser("info", help="show the layers, shapes and parameters of a model")
     info.add_argument("model", metavar="MODEL", help="a .keras file")
@@ -93,6 +95,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.run(arguments)
         sys.stdout.flush()
+    except RuntimeError as error:
+        # Training went wrong in a way that no argument is to blame for (a loss that is not finite).
+        print(f"fastlstm: error: {printable(_one_line(error))}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("fastlstm: interrupted", file=sys.stderr)
         return 130

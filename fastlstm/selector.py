@@ -97,10 +97,13 @@ def current_device() -> str:
     return _device.get(None) or _default_device()
 
 
-def select(spec: RecurrentSpec, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> Choice:
+def select(
+    spec: RecurrentSpec, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False, gradient: bool = False
+) -> Choice:
     """Picks backend and kernel for one call of a recurrent layer.
 
-    ``training``: dropout masks are applied in this call. ValueError where ``use_cudnn=True`` cannot be honoured.
+    ``training``: dropout masks are applied in this call; ``gradient``: it is recorded for a backward. ValueError where
+    ``use_cudnn=True`` cannot be honoured.
     """
     refusal = spec.fused_refusal(training=training, mask=mask)
     if spec.use_cudnn is True or spec.use_cudnn == 1:
@@ -111,10 +114,8 @@ def select(spec: RecurrentSpec, x: np.ndarray, mask: np.ndarray | None = None, t
     forced = _backend.get()
     if forced == "reference":
         return Choice("reference", "numpy", "the reference backend was asked for")
-    if training:
-        return Choice("reference", "numpy", "dropout is applied: the compiled kernels do not draw masks yet")
     where = f"device {current_device()!r}"
-    kernel, reason = cpu.kernel_for(spec)
+    kernel, reason = cpu.kernel_for(spec, training=training, gradient=gradient)
     return Choice("cpu", kernel, f"{where}: {reason}")
 
 

@@ -37,6 +37,7 @@ class RecurrentSpec:
     unroll: bool = False
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
+    dropout_masks: int = 1
     use_cudnn: Any = "auto"
     storage: str = "float32"
 
@@ -49,6 +50,11 @@ class RecurrentSpec:
     def rounds(self) -> bool:
         """True where every step's h, c and output are rounded to 16 bits."""
         return self.storage in ("float16", "bfloat16")
+
+    @property
+    def separate_dropout_masks(self) -> bool:
+        """True where dropout, if applied, has a mask for each gate (keras-spec 8)."""
+        return self.recurrent_dropout > 0 or (self.dropout > 0 and self.dropout_masks > 1)
 
     @property
     def elementwise(self) -> bool:

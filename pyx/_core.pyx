@@ -28,6 +28,8 @@ cdef extern from "fastlstm/fastlstm.h":
         const void *base
         const ptrdiff_t *offset
         ptrdiff_t runs, length, step
+        ptrdiff_t groups, group_step
+        ptrdiff_t depth
 
     ctypedef struct fl_step:
         ptrdiff_t units, count
@@ -35,12 +37,15 @@ cdef extern from "fastlstm/fastlstm.h":
         fl_product x, h
         void *init
         const ptrdiff_t *init_offset
-        void *c
+        const void *c
+        void *c_out
         void *h_out
         const ptrdiff_t *c_offset
         const ptrdiff_t *h_offset
         void *y
         const ptrdiff_t *y_offset
+        void *gates
+        const ptrdiff_t *gates_offset
         int activation, recurrent_activation, rounding
         int descending
 
@@ -53,6 +58,23 @@ cdef extern from "fastlstm/fastlstm.h":
         void *z
         const ptrdiff_t *z_offset
         int padded
+
+    ctypedef struct fl_step_back:
+        ptrdiff_t units, count
+        const ptrdiff_t *rows
+        const void *gates
+        const ptrdiff_t *gates_offset
+        const void *c_before
+        const void *c
+        const ptrdiff_t *c_offset
+        const void *dy
+        const ptrdiff_t *dy_offset
+        const void *dh
+        void *dc
+        void *dz
+        const ptrdiff_t *dz_row
+        ptrdiff_t dz_depth
+        int activation, recurrent_activation
 
     ctypedef struct fl_lanes:
         ptrdiff_t features, units, padded_rows
@@ -76,6 +98,11 @@ cdef extern from "fastlstm/fastlstm.h":
         void (*project)(const fl_project *) noexcept nogil
         void (*step)(const fl_step *) noexcept nogil
         void (*cell_rows)(const fl_step *) noexcept nogil
+        void (*step_back)(const fl_step_back *) noexcept nogil
+        void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) noexcept nogil
+        void (*add)(void *a, const void *b, ptrdiff_t n) noexcept nogil
+        void (*transpose)(const void *base, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, void *out,
+                          ptrdiff_t out_stride) noexcept nogil
         void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
                            void *weights, void *lane_bias) noexcept nogil
         void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows,
@@ -149,6 +176,8 @@ cdef inline char *data(cnp.ndarray array) noexcept:
 
 include "weights.pxi"
 include "forward.pxi"
+include "backward.pxi"
+include "tape.pxi"
 include "plan.pxi"
 include "matrix.pxi"
 

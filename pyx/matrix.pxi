@@ -66,6 +66,7 @@ cdef class PackedMatrix:
         memset(&p, 0, sizeof(p))
         p.layout, p.rows, p.z_offset, p.init = self.layout, rows, z_offset, self.bias_panel
         p.x.panel, p.x.base, p.x.offset, p.z = self.panels.start, from_x, x_offset, to_z
+        p.x.groups, p.x.depth = 1, self.depth
         p.x.runs, p.x.length, p.x.step = taps, C, dilation * C
         if dilation == 1:  # the taps are one run
             p.x.runs, p.x.length = 1, taps * C

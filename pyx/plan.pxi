@@ -21,13 +21,13 @@ cdef inline bint has_shape(object array, int ndim, const cnp.npy_intp *shape) no
 cdef class CallPlan:
     """One layer's call: ``plan(x, initial_state, mask, out)`` -> the layer's result, or None where the plan does not apply.
 
-    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` stay what they were. ``states``: the two
+    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` and the ``revision`` of ``cell`` stay. ``states``: the two
     carried Variables of a stateful layer, or None. ``rows``: None for an LSTM, else (R, S, stride, dilation, pad_left,
     padded_rows), channels last. Bitwise the same results as lstm_forward and convlstm1d_forward.
     """
     cdef GateWeights weights
     cdef tuple variables, versions
-    cdef object states
+    cdef object states, cell, revision
     cdef Path path
     cdef Geometry geometry
     cdef Py_ssize_t R
@@ -35,11 +35,11 @@ cdef class CallPlan:
     cdef int axes                       # of x: 3, or 4 for a convolution; outputs and states have one or two fewer
     cdef bint go_backwards, return_sequences, return_state, zero_output_for_mask
 
-    def __init__(self, GateWeights weights not None, tuple variables, tuple versions, states, rows, int activation,
+    def __init__(self, GateWeights weights not None, cell, tuple variables, tuple versions, states, rows, int activation,
                  int recurrent_activation, bint go_backwards, bint return_sequences, bint return_state, bint zero_output_for_mask,
                  str path):
         self.weights, self.variables, self.states, self.path = weights, variables, states, path_named(path)
-        self.versions = versions
+        self.versions, self.cell, self.revision = versions, cell, cell.revision
         self.R = 1 if rows is None else rows[0]
         self.geometry = geometry_of(None if rows is None else rows[1:], self.R, weights.taps)
         self.axes = 3 if rows is None else 4
@@ -53,7 +53,7 @@ cdef class CallPlan:
         for k in range(len(self.variables)):
             if self.variables[k].version != self.versions[k]:
                 return False
-        return True
+        return self.cell.revision == self.revision
 
     cdef bint point_to_input(self, Sequence *s, object x) noexcept:
         """N, T, R, C and x; False where x is not what the plan was made for."""

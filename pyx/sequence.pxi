@@ -45,6 +45,9 @@ cdef struct Sequence:
     const char *kernel                  # plain [K,C,4F], [K,F,4F], [4F] (or NULL): BLAS
     const char *recurrent_kernel
     const char *bias
+    char *tape_gates                    # [T,M,4F], [T+1,M,F], [T+1,M,F] for the backward pass, or NULL
+    char *tape_c
+    char *tape_h
     char *workspace                     # workspace_size() bytes, 64-byte aligned
 
 
@@ -60,6 +63,7 @@ cdef struct Room:
     ptrdiff_t *h_offset                 # [M] where its own F begin
     ptrdiff_t *x_offset                 # [M]
     ptrdiff_t *y_offset                 # [M]
+    ptrdiff_t *gates_offset             # [M]
     ptrdiff_t *z_offset                 # [block*M]
     ptrdiff_t *projected_offset         # [block*M] x rows of the block being projected
 
@@ -105,6 +109,7 @@ cdef Py_ssize_t cut(const Sequence *s, char *base, Room *room) noexcept nogil:
     room.h_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.x_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.y_offset = <ptrdiff_t *> part(base, &at, offsets)
+    room.gates_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.z_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
     room.projected_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
     return at
@@ -117,6 +122,7 @@ cdef void lay_out(const Sequence *s, const Room *room) noexcept nogil:
     for n in range(s.N):
         for m in range(s.S):
             room.c_offset[row] = row * s.F
+            room.gates_offset[row] = 4 * row * s.F
             room.h_window[row] = (n * halo_rows + m) * s.F
             room.h_offset[row] = (n * halo_rows + m + (s.K - 1) // 2) * s.F
             room.x_offset[row] = n * sample + m * s.stride * s.C
@@ -177,7 +183,7 @@ cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, P
         p.layout.columns, p.layout.gates = s.F, 1
         p.count, p.rows = steps * s.N, room.all_rows
         p.x.panel, p.x.base, p.x.offset = s.x_panel, s.x, room.projected_offset
-        p.x.runs, p.x.length, p.x.step = 1, s.C, 0
+        p.x.groups, p.x.runs, p.x.length, p.x.depth = 1, 1, s.C, s.C
         p.init, p.z, p.z_offset, p.padded = s.bias_panel, room.z, room.z_offset, 1
         s.kernels.project(&p)
         return
@@ -285,11 +291,14 @@ cdef void last_outputs(const Sequence *s) noexcept nogil:
 cdef void first_step(const Sequence *s, const Room *room, fl_step *st) noexcept nogil:
     """What all steps have in common."""
     memset(st, 0, sizeof(fl_step))
-    st.units, st.c, st.c_offset, st.h_offset, st.y_offset = s.F, s.c, room.c_offset, room.h_offset, room.y_offset
+    st.units, st.c_offset, st.h_offset, st.y_offset = s.F, room.c_offset, room.h_offset, room.y_offset
+    st.c, st.c_out = s.c, s.c
+    st.gates_offset = room.gates_offset
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
-    st.h.panel, st.h.offset, st.h.runs, st.h.length = s.h_panel, room.h_window, 1, s.K * s.F
+    st.h.panel, st.h.offset, st.h.depth = s.h_panel, room.h_window, s.K * s.F
+    st.h.groups, st.h.runs, st.h.length = 1, 1, s.K * s.F
     if s.path == FUSED or s.path == PACKED:
-        st.x.panel, st.x.offset = s.x_panel, room.x_offset
+        st.x.panel, st.x.offset, st.x.depth, st.x.groups = s.x_panel, room.x_offset, s.K * s.C, 1
         st.x.runs, st.x.length, st.x.step = s.K, s.C, s.dilation * s.C
         if s.dilation == 1:  # the taps are one run
             st.x.runs, st.x.length = 1, s.K * s.C
@@ -318,6 +327,17 @@ cdef void one_step(const Sequence *s, const Room *room, fl_step *st, Py_ssize_t 
     s.kernels.cell_rows(st)
 
 
+cdef void tape_step(const Sequence *s, fl_step *st, Py_ssize_t step) noexcept nogil:
+    """Turns the pages of the tape: c is read from this step's and written to the next one's."""
+    cdef Py_ssize_t n, slab = s.S * s.F * real_size(s)
+    st.gates = s.tape_gates + step * s.N * 4 * slab
+    st.c, st.c_out = s.tape_c + step * s.N * slab, s.tape_c + (step + 1) * s.N * slab
+    if s.mask != NULL:
+        for n in range(s.N):
+            if not s.mask[n * s.T + time_of(s, step)]:
+                memcpy(<char *> st.c_out + n * slab, <const char *> st.c + n * slab, slab)
+
+
 cdef void run(const Sequence *s) noexcept nogil:
     """All T steps. Reads x, mask, h0, c0 and the weights; writes y, h, c. T >= 1; N = 0 does nothing."""
     cdef Room room
@@ -337,6 +357,9 @@ cdef void run(const Sequence *s) noexcept nogil:
     if copies_x(s):
         memset(room.x, 0, s.N * s.padded_rows * s.C * size)
     first_step(s, &room, &st)
+    if s.tape_c != NULL:
+        memcpy(s.tape_c, s.c, s.N * slab * size)
+        states_from_halo(s, room.h[0], s.tape_h)
     for step in range(s.T):
         k = step % s.block
         if k == 0 and projects_ahead:
@@ -349,7 +372,11 @@ cdef void run(const Sequence *s) noexcept nogil:
             st.rows = room.rows
             if s.return_sequences:
                 masked_outputs(s, step)
+        if s.tape_c != NULL:
+            tape_step(s, &st, step)
         if st.count == 0:
+            if s.tape_c != NULL:
+                states_from_halo(s, <const char *> st.h_out, s.tape_h + (step + 1) * s.N * slab * size)
             continue
         if not projects_ahead:
             st.x.base = step_input(s, &room, time_of(s, step))
@@ -357,6 +384,10 @@ cdef void run(const Sequence *s) noexcept nogil:
         one_step(s, &room, &st, k)
         if s.return_sequences and s.channels_first:
             transposed_outputs(s, step, <const char *> st.h_out)
+        if s.tape_c != NULL:
+            states_from_halo(s, <const char *> st.h_out, s.tape_h + (step + 1) * s.N * slab * size)
+    if s.tape_c != NULL:
+        memcpy(s.c, s.tape_c + s.T * s.N * slab * size, s.N * slab * size)
     states_from_halo(s, room.h[s.T & 1], s.h)
     if not s.return_sequences:
         last_outputs(s)

@@ -39,6 +39,7 @@ cdef class GateWeights:
     cdef char *lane_weights             # NULL where rows in the lanes never win: convolutions, many units
     cdef char *lane_bias
     cdef list spare
+    cdef object back                    # BackwardPanels, once a call has needed them
 
     def __init__(self, kernel, recurrent_kernel, bias):
         cdef int ndim = kernel.ndim
@@ -93,6 +94,12 @@ cdef class GateWeights:
         if self.lane_weights != NULL and 5 * lane_vectors <= 4 * panel_vectors:
             return LANES
         return HOISTED if batch <= HOIST_ROWS and steps > 1 and self.kernel.ndim == 2 else FUSED
+
+    def backward_panels(self, Py_ssize_t stride):
+        """The transposed kernels for the backward pass, made at the first need."""
+        if self.back is None:
+            self.back = BackwardPanels(self, stride)
+        return self.back
 
     cdef Buffer take(self, Py_ssize_t size):
         """A workspace of at least ``size`` bytes: one that a finished call left, or a new one."""

@@ -34,6 +34,7 @@ STOREYS = (
         "dtypes",
         "variable",
         "tables",
+        "progress",
     ),
     ("activation_formulas", "activations", "initializers", "regularizers", "constraints"),
     ("spec",),
@@ -41,17 +42,26 @@ STOREYS = (
     ("backends",),
     ("selector",),
     ("layers",),
+    ("training",),
     ("io",),
     ("models",),
     ("report",),
     ("fastlstm",),  # fastlstm/__init__.py
+    ("train_command",),
     ("cli",),
     ("__main__",),
 )
 RANK = {name: rank for rank, names in enumerate(STOREYS) for name in names}
 
 # What each package outside the standard library is for, and the files that may import it; "" stands for every file.
-OPTIONAL = {"h5py": {"io/hdf5.py"}, "ml_dtypes": {"dtypes.py"}, "tqdm": {""}, "scipy": {"initializers.py"}, "cupy": set()}
+OPTIONAL = {
+    "h5py": {"io/hdf5.py"},
+    "matplotlib": {"training/history.py"},
+    "ml_dtypes": {"dtypes.py"},
+    "tqdm": {""},
+    "scipy": {"initializers.py"},
+    "cupy": set(),
+}
 
 
 class Import(NamedTuple):

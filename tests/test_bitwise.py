@@ -25,7 +25,7 @@ from fastlstm.backends import cpu
 CHILD = "FASTLSTM_TEST_BITWISE_CHILD"
 ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid", "softplus", "elu", "gelu", "linear"]
 # |a - b| / max(1, |b|) between a processor's multiply-adds and two roundings in their place.
-GENERIC = {"float32": 5e-6, "float64": 1e-14}
+GENERIC = {"float32": 2e-6, "float64": 5e-15}
 
 if made().explain(np.zeros((1, 1, 4), np.float32)).kernel != "fused":
     pytest.skip("FASTLSTM_GEMM and FASTLSTM_ISA lead to BLAS, which promises nothing about bits", allow_module_level=True)
@@ -79,7 +79,7 @@ problems = st.tuples(
     st.integers(0, 1000),
     st.sampled_from([None, 0.0, 0.3, 0.7, 1.0]),
 )
-few_examples = settings(max_examples=20 if CHILD in os.environ else 60)
+few_examples = settings(max_examples=50 if CHILD in os.environ else 150)
 
 
 # -- batches ------------------------------------------------------------------------------------------------------------------
@@ -159,9 +159,11 @@ def test_long_sequences(batch, steps, features, units, dtype):
 
 
 # -- paths and ways of calling ------------------------------------------------------------------------------------------------
-def compiled(path, weights, x, states, mask, pair, flags, rounding=0):
+def compiled(path, weights, x, states, mask, pair, flags):
     numbers = [cpu.ACTIVATION_NUMBERS[name] for name in pair]
-    return _core.lstm_forward(cpu.prepare(weights), x, *states, mask, *numbers, rounding, *flags, path)
+    backwards, sequences, zero = flags
+    prepared, (h, c) = cpu.prepare(weights), states
+    return _core.lstm_forward(prepared, x, h, c, mask, numbers[0], numbers[1], 0, backwards, sequences, zero, path)
 
 
 @few_examples
@@ -182,12 +184,13 @@ def test_the_general_kernel_on_panels_has_the_bits_of_the_fused_one(arguments):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "sparsemax"])
 @pytest.mark.parametrize("units", [1, 5, 16, 33, 70])
 def test_activations_over_an_axis(name, units, dtype):
-    problem = Problem((9, 4, 6, units), dtype, (name, "sigmoid"), (True, False, False, True), 5, 0.7)
+    problem = Problem((9, 4, 6, units), dtype, (name, "sigmoid"), (True, False, False, True), 5)
+    mask = problem.rng.random((9, 4)) < 0.7
     for pair in ((name, "sigmoid"), ("tanh", name)):
-        whole = compiled("packed", problem.weights, problem.x, problem.states, problem.mask, pair, (False, True, False))
+        whole = compiled("packed", problem.weights, problem.x, problem.states, mask, pair, (False, True, False))
         for rows in ([4], [0, 8], [8, 2, 1, 5, 6]):
             states = [s[rows] for s in problem.states]
-            part = compiled("packed", problem.weights, problem.x[rows], states, problem.mask[rows], pair, (False, True, False))
+            part = compiled("packed", problem.weights, problem.x[rows], states, mask[rows], pair, (False, True, False))
             assert_same_bits(part, [a[rows] for a in whole])
 
 

@@ -103,7 +103,8 @@ def assembly(isa, family, *extra):
 def functions(text, family):
     """{name: [(mnemonic, operands) or (label, None), …]}; a clone's suffix (".constprop.0") does not belong to the name."""
     comment = re.compile(r"\s*#.*" if family == "x86" else r"\s*(//|;).*")
-    found, body = {}, None
+    found: dict[str, list] = {}
+    body = None
     for line in text.splitlines():
         line = comment.sub("", line)
         if name := re.match(r"_?(fl_\w+)(\.(?!cold)[\w.]+)?:", line):

@@ -125,9 +125,19 @@ def gradient_cases():
     return [*WITH_GRADIENTS, pytest.param(None, id="without_vjp", marks=pytest.mark.skip(reason=reason))]
 
 
-@pytest.mark.parametrize("case", gradient_cases(), ids=str)
-def test_gradients(case):
+def check_gradients(case):
     got = golden.gradients(case)
     assert set(got) == set(case.gradient_names)
     wrong = golden.mismatches(case, got, golden.GRADIENT_TOLERANCE)
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("case", gradient_cases(), ids=str)
+def test_gradients_of_the_reference(case):
+    with selector.use_backend("reference"):
+        check_gradients(case)
+
+
+@pytest.mark.parametrize("case", gradient_cases(), ids=str)
+def test_gradients(case):
+    check_gradients(case)

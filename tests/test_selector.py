@@ -90,7 +90,7 @@ def test_explain_of_a_forced_backend_and_of_training(x):
     with selector.use_backend("reference"):
         assert LSTM(4).explain(x) == selector.Choice("reference", "numpy", "the reference backend was asked for")
     layer = LSTM(4, dropout=0.5, seed=1)
-    assert layer.explain(x, training=True).backend == "reference"
+    assert layer.explain(x, training=True).kernel == layer.explain(x).kernel
     assert layer.cell.seed_generator.state.tolist() == [1, 0]
     assert LSTM(4).explain(x, training=True).backend == "cpu"
 

@@ -28,8 +28,8 @@ from fastlstm import (
     Sequential,
     TimeDistributed,
     layers,
+    progress,
 )
-from fastlstm.models import progress
 
 DATA = Path(__file__).parent / "data" / "keras3"
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -265,6 +265,7 @@ def test_progress_without_tqdm_is_a_line_of_text(monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without_tqdm)
+    monkeypatch.setattr(progress, "_REDRAW", -1.0)
     monkeypatch.setattr("sys.stderr", out := io.StringIO())
     small().predict(np.zeros((3, 5, 4)), batch_size=1, verbose=1)
     assert out.getvalue() == "".join(f"\rpredict: {k}/3 (batch)" for k in range(4)) + "\n"

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import _core, activations
 from ..spec import ConvLSTM1DSpec, RecurrentSpec
-from . import reference
+from . import cpu_training, reference
 
 name = "cpu"
 
@@ -59,9 +59,16 @@ def _general_path() -> tuple[str, str]:
     return ("blas", "BLAS of SciPy") if _has_blas() else ("packed", "packed GEMM: SciPy is not installed")
 
 
-def kernel_for(spec: RecurrentSpec) -> tuple[str, str]:
-    """Kernel that runs a spec, and why: ("fused" | "general" | "stepwise", reason)."""
+def kernel_for(spec: RecurrentSpec, training: bool = False, gradient: bool = False) -> tuple[str, str]:
+    """Kernel that runs a spec, and why: ("fused" | "general" | "stepwise", reason).
+
+    ``training``: dropout is applied in the call; ``gradient``: it is recorded for a backward pass.
+    """
     numbers = _activation_numbers(spec)
+    if gradient and numbers is not None and not spec.elementwise:
+        return "stepwise", "the gradient of an activation over an axis: NumPy, one step after the other"
+    if training and spec.separate_dropout_masks:
+        return "stepwise", "four dropout masks: NumPy, one step after the other"
     if numbers is None:
         return "stepwise", "an activation is a Python callable: NumPy, one step after the other"
     if isinstance(spec, ConvLSTM1DSpec) and spec.axis_over_rows:
@@ -97,34 +104,18 @@ def lstm_forward(
     c: np.ndarray,
     mask: np.ndarray | None = None,
     dropout: reference.DropoutMasks | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All time steps: see ``reference.lstm_forward``.
-
-    NotImplementedError with dropout masks (``selector`` sends those calls elsewhere).
-    """
-    if dropout is not None:
-        raise NotImplementedError("The CPU backend does not apply dropout masks yet")
-    kernel, _ = kernel_for(spec)
-    if kernel == "stepwise":
-        plain = reference.Weights(weights.kernel, weights.recurrent_kernel, weights.bias)
-        return reference.lstm_forward(spec, plain, x, h, c, mask)
+    record: bool = False,
+) -> tuple[Any, ...]:
+    """All time steps: see ``reference.lstm_forward``."""
+    answer = _elsewhere("lstm_forward", spec, weights, (x, h, c), mask, dropout, record)
+    if answer is not None:
+        return answer
     numbers = _activation_numbers(spec)
     assert numbers is not None
-    path = _path_of(kernel)
-    return _core.lstm_forward(
-        weights,
-        x,
-        h,
-        c,
-        mask,
-        numbers[0],
-        numbers[1],
-        ROUNDING_NUMBERS[spec.storage],
-        spec.go_backwards,
-        spec.return_sequences,
-        spec.zero_output_for_mask,
-        path,
-    )
+    x, _ = cpu_training.scaled(x, dropout)
+    flags = (spec.go_backwards, spec.return_sequences, spec.zero_output_for_mask)
+    path = _path_of(kernel_for(spec)[0])
+    return _core.lstm_forward(weights, x, h, c, mask, *numbers, ROUNDING_NUMBERS[spec.storage], *flags, path)
 
 
 def convlstm1d_forward(
@@ -135,40 +126,57 @@ def convlstm1d_forward(
     c: np.ndarray,
     mask: np.ndarray | None = None,
     dropout: reference.DropoutMasks | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All time steps: see ``reference.convlstm1d_forward``. NotImplementedError with dropout masks."""
-    if dropout is not None:
-        raise NotImplementedError("The CPU backend does not apply dropout masks yet")
-    kernel, _ = kernel_for(spec)
-    if kernel == "stepwise":
-        plain = reference.Weights(weights.kernel, weights.recurrent_kernel, weights.bias)
-        return reference.convlstm1d_forward(spec, plain, x, h, c, mask)
+    record: bool = False,
+) -> tuple[Any, ...]:
+    """All time steps: see ``reference.convlstm1d_forward``."""
+    answer = _elsewhere("convlstm1d_forward", spec, weights, (x, h, c), mask, dropout, record)
+    if answer is not None:
+        return answer
     numbers = _activation_numbers(spec)
     assert numbers is not None
     first = spec.channels_first
-    rows = spec.rows(x.shape[-1] if first else x.shape[-2])
-    y, h, c = _core.convlstm1d_forward(
-        weights,
-        x,
-        _swapped(h) if first else h,
-        _swapped(c) if first else c,
-        mask,
-        tuple(rows[1:]),
-        numbers[0],
-        numbers[1],
-        ROUNDING_NUMBERS[spec.storage],
-        spec.go_backwards,
-        spec.return_sequences,
-        spec.zero_output_for_mask,
-        first,
-        _path_of(kernel),
-    )
-    return (y, _swapped(h), _swapped(c)) if first else (y, h, c)
+    rows = tuple(spec.rows(x.shape[-1] if first else x.shape[-2])[1:])
+    if first:
+        h, c = cpu_training.swapped(h), cpu_training.swapped(c)
+    flags = (spec.go_backwards, spec.return_sequences, spec.zero_output_for_mask, first)
+    path = _path_of(kernel_for(spec)[0])
+    y, h, c = _core.convlstm1d_forward(weights, x, h, c, mask, rows, *numbers, ROUNDING_NUMBERS[spec.storage], *flags, path)
+    return (y, cpu_training.swapped(h), cpu_training.swapped(c)) if first else (y, h, c)
 
 
-def _swapped(state: np.ndarray) -> np.ndarray:
-    """[N,S,F] <-> [N,F,S], contiguous."""
-    return np.ascontiguousarray(state.swapaxes(1, 2))
+def _elsewhere(
+    verb: str, spec: RecurrentSpec, weights: Any, arrays: tuple, mask: Any, dropout: Any, record: bool
+) -> tuple[Any, ...] | None:
+    """The answer of a call that needs a tape or NumPy; None where the compiled forward runs it."""
+    numbers = _activation_numbers(spec)
+    kernel, _ = kernel_for(spec, training=cpu_training.has_separate_masks(dropout), gradient=record)
+    if record and kernel != "stepwise":
+        assert numbers is not None
+        rounding, path = ROUNDING_NUMBERS[spec.storage], _path_of(kernel)
+        return cpu_training.record(spec, weights, arrays, mask, dropout, numbers, rounding, path)
+    if kernel != "stepwise":
+        return None
+    plain = cpu_training.plain_weights(weights)
+    answer = getattr(reference, verb)(spec, plain, *arrays, mask, dropout, record)
+    if record:
+        bias = None if plain.bias is None else plain.bias.copy()
+        captured = reference.Weights(plain.kernel.copy(), plain.recurrent_kernel.copy(), bias)
+        answer = (*answer[:3], cpu_training.ReferenceTape(answer[3], captured))
+    return answer
+
+
+def lstm_backward(spec: RecurrentSpec, weights: Any, tape: Any, dy: Any, dh: Any, dc: Any) -> tuple[Any, ...]:
+    """Gradients of a recorded ``lstm_forward``: see ``reference.lstm_backward``. The tape holds the weights of its forward."""
+    if isinstance(tape, cpu_training.ReferenceTape):
+        return reference.lstm_backward(spec, tape.weights, tape.tape, dy, dh, dc)
+    return cpu_training.backward(tape, dy, dh, dc)
+
+
+def convlstm1d_backward(spec: ConvLSTM1DSpec, weights: Any, tape: Any, dy: Any, dh: Any, dc: Any) -> tuple[Any, ...]:
+    """Gradients of a recorded ``convlstm1d_forward``: see ``reference.convlstm1d_backward``."""
+    if isinstance(tape, cpu_training.ReferenceTape):
+        return reference.convlstm1d_backward(spec, tape.weights, tape.tape, dy, dh, dc)
+    return cpu_training.backward(tape, dy, dh, dc)
 
 
 def _path_of(kernel: str) -> str:
@@ -198,7 +206,7 @@ def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool, r
         if spec.channels_first:
             return None
         rows = tuple(spec.rows(rows_in))
-    return _core.CallPlan(weights, variables, versions, states, rows, *numbers, *flags, _path_of(kernel))
+    return _core.CallPlan(weights, cell, variables, versions, states, rows, *numbers, *flags, _path_of(kernel))
 
 
 def prepare_matrix(matrix: np.ndarray, bias: np.ndarray | None) -> Any:

@@ -2,34 +2,37 @@
 
 It is slow and obvious on purpose. Verbs as in ``backends/__init__``; shapes: x [N,T,D], kernel [D,4U], recurrent_kernel
 [U,4U], bias [4U], h and c [N,U], mask [N,T] bool. Gates stand in Keras order i, f, c, o. Source: keras-spec 2, 5, 6, 8.
+Its gradients stand in ``reference_backward``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from .. import activations
 from ..dtypes import as_dtype
 from ..spec import ConvLSTM1DSpec, ConvRows, RecurrentSpec, conv_rows
+from .records import Cell, DropoutMasks, Step, Tape, Weights
+from .reference_backward import convlstm1d_backward, lstm_backward
+
+__all__ = [
+    "DropoutMasks",
+    "Weights",
+    "activate",
+    "affine",
+    "conv1d",
+    "convlstm1d_backward",
+    "convlstm1d_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "prepare",
+    "prepare_matrix",
+]
 
 name = "reference"
-
-
-class Weights(NamedTuple):
-    """kernel [D,4U], recurrent_kernel [U,4U], bias [4U] or None, in the arithmetic dtype."""
-
-    kernel: np.ndarray
-    recurrent_kernel: np.ndarray
-    bias: np.ndarray | None
-
-
-class DropoutMasks(NamedTuple):
-    """Scales of one call: ``inputs`` 0, 1 or 4 arrays [N,D], ``recurrent`` 0 or 4 arrays [N,U] (gate order i, f, c, o)."""
-
-    inputs: Sequence[np.ndarray] = ()
-    recurrent: Sequence[np.ndarray] = ()
 
 
 def prepare(weights: Sequence[np.ndarray]) -> Weights:
@@ -45,11 +48,14 @@ def lstm_forward(
     c: np.ndarray,
     mask: np.ndarray | None = None,
     dropout: DropoutMasks | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    record: bool = False,
+) -> tuple[Any, ...]:
     """All time steps of an LSTM.
 
     Args: ``x`` [N,T,D], ``h`` and ``c`` [N,U] (initial state), ``mask`` [N,T] or None, all in the arithmetic dtype.
     Returns ``(y, h, c)``: y [N,T,U] in processing order with return_sequences, else the last output [N,U]; the final states.
+    With ``record`` ``(y, h, c, tape)``, the tape for ``lstm_backward``; NotImplementedError then for an activation without a
+    derivative, ValueError for one that changes the shape.
     """
     scales = dropout or DropoutMasks()
 
@@ -58,7 +64,9 @@ def lstm_forward(
         h_gates = _project(h, weights.recurrent_kernel, scales.recurrent)
         return _sum_gates(x_gates, h_gates, weights.bias)
 
-    return _time_loop(spec, pre_activations, x, h, c, mask)
+    steps: list[Step] | None = [] if record else None
+    outputs = _time_loop(spec, pre_activations, x, h, c, mask, steps)
+    return outputs if steps is None else (*outputs, Tape(steps, scales))
 
 
 def convlstm1d_forward(
@@ -69,7 +77,8 @@ def convlstm1d_forward(
     c: np.ndarray,
     mask: np.ndarray | None = None,
     dropout: DropoutMasks | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    record: bool = False,
+) -> tuple[Any, ...]:
     """All time steps of a ConvLSTM1D (keras-spec 4.2): kernel [K,C,4F], recurrent_kernel [K,F,4F].
 
     Channels last: ``x`` [N,T,R,C], ``h`` and ``c`` [N,S,F], y [N,T,S,F] or [N,S,F]; channels first: the last two axes swapped in
@@ -93,7 +102,9 @@ def convlstm1d_forward(
             bias = bias[:, None]
         return _sum_gates(x_gates, h_gates, bias)
 
-    return _time_loop(spec, pre_activations, x, h, c, mask)
+    steps: list[Step] | None = [] if record else None
+    outputs = _time_loop(spec, pre_activations, x, h, c, mask, steps)
+    return outputs if steps is None else (*outputs, Tape(steps, scales))
 
 
 def _convolution(a: np.ndarray, kernel: np.ndarray, rows: ConvRows) -> np.ndarray:
@@ -112,30 +123,49 @@ def _time_loop(
     h: np.ndarray,
     c: np.ndarray,
     mask: np.ndarray | None,
+    record: list[Step] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs over axis 1 of x: state carry, masks, outputs (keras-spec 6)."""
+    """Runs over axis 1 of x: state carry, masks, outputs (keras-spec 6). ``record``: takes the steps, or None."""
+    if record is not None:
+        _check_differentiable(spec, h)
+        x, h, c = x.copy(), h.copy(), c.copy()  # the caller may write into what it gave
     steps = range(x.shape[1])
     outputs = []
     output = np.zeros_like(h)
     for t in reversed(steps) if spec.go_backwards else steps:
-        new_h, new_c = _cell(spec, pre_activations(x[:, t], h), c)
-        if mask is None:
-            output, h, c = new_h, new_h, new_c
+        gates = pre_activations(x[:, t], h)
+        cell = _cell(spec, gates, c)
+        valid = None if mask is None else mask[:, t].reshape(-1, *[1] * (h.ndim - 1))
+        if record is not None:
+            record.append(Step(x[:, t], h, c, gates, cell, valid))
+        if valid is None:
+            output, h, c = cell.h, cell.h, cell.c
         else:
-            valid = mask[:, t].reshape(-1, *[1] * (h.ndim - 1))
             otherwise = np.zeros_like(h) if spec.zero_output_for_mask else output
-            output, h, c = np.where(valid, new_h, otherwise), np.where(valid, new_h, h), np.where(valid, new_c, c)
+            output, h, c = np.where(valid, cell.h, otherwise), np.where(valid, cell.h, h), np.where(valid, cell.c, c)
         outputs.append(output)
-    return np.stack(outputs, axis=1) if spec.return_sequences else output.copy(), h, c
+    y = np.stack(outputs, axis=1) if spec.return_sequences else output.copy()
+    return y, h, c if record is None else c.copy()  # the tape keeps c, and the caller may write into what it got
 
 
-def _cell(spec: RecurrentSpec, gates: list[np.ndarray], c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _cell(spec: RecurrentSpec, gates: list[np.ndarray], c: np.ndarray) -> Cell:
     """The cell: pre-activations of i, f, c, o and the old c -> new h and c."""
     with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in every other backend
         i, f, o = (spec.recurrent_activation(gates[k]) for k in (0, 1, 3))
-        new_c = _round(spec, f * c + i * spec.activation(gates[2]))
-        new_h = _round(spec, o * spec.activation(new_c))
-    return new_h, new_c
+        candidate = spec.activation(gates[2])
+        new_c = _round(spec, f * c + i * candidate)
+        squashed = spec.activation(new_c)
+        return Cell(i, f, candidate, o, new_c, squashed, _round(spec, o * squashed))
+
+
+def _check_differentiable(spec: RecurrentSpec, h: np.ndarray) -> None:
+    """NotImplementedError for an activation that only its caller knows, ValueError for one that changes the shape (glu)."""
+    for activation in (spec.activation, spec.recurrent_activation):
+        activations.vjp(activation)
+        shape = activation(np.zeros(h.shape, h.dtype)).shape
+        if shape != h.shape:
+            name = activations.name_of(activation)
+            raise ValueError(f"The activation {name!r} has no gradient here: it makes {shape} of a gate of shape {h.shape}")
 
 
 def _sum_gates(x_gates: list[np.ndarray], h_gates: list[np.ndarray], bias: np.ndarray | None) -> list[np.ndarray]:

@@ -1,10 +1,10 @@
-"""Readers of model files, one module a format: files <-> plain dicts and NumPy arrays. Knows no layer; used by ``models.saving``.
+"""Model files, one module a format: files <-> plain dicts and NumPy arrays. Knows no layer; used by ``models``.
 
 Everything a file says is checked before it is believed: a damaged or hostile file raises ValueError or OSError with the
 file's name in the message. Nothing from a file is executed, unpickled or unpacked outside memory.
 """
 
 from .hdf5 import read_arrays
-from .keras_file import KerasFile, read_keras_file
+from .keras_file import KerasFile, read_config_file, read_keras_file, read_weights_file
 
-__all__ = ["KerasFile", "read_arrays", "read_keras_file"]
+__all__ = ["KerasFile", "read_arrays", "read_config_file", "read_keras_file", "read_weights_file"]

@@ -1,4 +1,4 @@
-"""HDF5 data in memory -> NumPy arrays by path, through h5py; used by ``keras_file``.
+"""HDF5 data in memory <-> NumPy arrays by path, through h5py; used by ``keras_file`` and ``keras_writer``.
 
 HDF5 can point out of a file (external links, external storage, virtual datasets), declare terabytes in a few bytes, and
 name filters that are loaded as plug-ins. All that is refused by looking at the declaration, before any data is read.
@@ -11,7 +11,7 @@ import contextlib
 import io
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def import_h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("reading .keras files needs the package h5py: pip install 'fastlstm[keras]'") from error
+        raise ImportError("reading and writing .keras files needs the package h5py: pip install 'fastlstm[keras]'") from error
     return h5py
 
 
@@ -67,6 +67,24 @@ def read_arrays(data: bytes, file: str, skip: tuple[str, ...] = ()) -> dict[str,
         # Closing a damaged file may fail once more; the first error is the one to report.
         with contextlib.suppress(Exception):
             handle.close()
+
+
+def hdf5_bytes(arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> bytes:
+    """An HDF5 file with ``arrays`` at their paths and the attribute "name" of the groups in ``names``, as bytes.
+
+    bfloat16 is written as Keras does: opaque pairs of bytes with an attribute "dtype".
+    """
+    h5py = import_h5py()
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as handle:
+        for path, name in names.items():
+            handle.require_group(path).attrs["name"] = name
+        for path, array in arrays.items():
+            if array.dtype.name == "bfloat16":
+                handle.create_dataset(path, data=array.view("V2")).attrs["dtype"] = "bfloat16"
+            else:
+                handle.create_dataset(path, data=array)
+    return buffer.getvalue()
 
 
 class _Source:

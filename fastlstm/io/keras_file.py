@@ -50,6 +50,14 @@ def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
     return KerasFile(name, config, metadata, arrays)
 
 
+def read_weights_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """The arrays of a ``.weights.h5`` file by HDF5 path, without optimizer state. Errors as of ``read_keras_file``."""
+    import_h5py()
+    with _opened(path) as (stream, name):
+        data = stream.read()
+    return read_arrays(data, name, skip=("optimizer",))
+
+
 @contextlib.contextmanager
 def _opened(file: Any) -> Iterator[tuple[IO[bytes], str]]:
     """The file as a seekable binary stream, and its name for messages."""
@@ -141,23 +149,37 @@ def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], 
     return data
 
 
+def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
+    """A .json file with the config of a model. OSError where it cannot be opened, ValueError where it holds no JSON object."""
+    with _opened(path) as (stream, name):
+        size = _size(stream)
+        stream.seek(0)
+        return _parse_json(stream.read(MAX_JSON_BYTES + 1), size, name)
+
+
 def _read_json(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], member: str, name: str) -> dict[str, Any]:
-    """A JSON member as a dict. ValueError for anything else, endless nesting included."""
-    if members[member].file_size > MAX_JSON_BYTES:
-        raise ValueError(f"{name}: {member} declares {members[member].file_size} bytes, at most {MAX_JSON_BYTES} are accepted")
-    data = _read_member(archive, members, member, name)
+    """A JSON member as a dict."""
+    size = members[member].file_size
+    data = b"" if size > MAX_JSON_BYTES else _read_member(archive, members, member, name)
+    return _parse_json(data, size, f"{name}: {member}")
+
+
+def _parse_json(data: bytes, size: int, what: str) -> dict[str, Any]:
+    """JSON text as a dict. ValueError for anything else, endless nesting included."""
+    if size > MAX_JSON_BYTES:
+        raise ValueError(f"{what} declares {size} bytes, at most {MAX_JSON_BYTES} are accepted")
     try:
         value = json.loads(data)
     except RecursionError as error:
-        raise ValueError(f"{name}: {member} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted") from error
+        raise ValueError(f"{what} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted") from error
     except ValueError as error:
-        raise ValueError(f"{name}: {member} is not valid JSON: {error}") from error
+        raise ValueError(f"{what} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{name}: {member} must hold a JSON object. Received: {type(value).__name__}")
+        raise ValueError(f"{what} must hold a JSON object. Received: {type(value).__name__}")
     level: list[Any] = [value]
     for _ in range(MAX_JSON_DEPTH):
         children = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
         level = [child for child in children if isinstance(child, dict | list)]
         if not level:
             return value
-    raise ValueError(f"{name}: {member} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted")
+    raise ValueError(f"{what} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted")

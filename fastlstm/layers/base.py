@@ -1,7 +1,8 @@
 """Layer: what every layer has in common: name, dtype policy, variables, losses, config (terms of ``keras.layers.Layer``).
 
 A subclass implements ``_build(input_shape)`` (calls ``add_weight``), ``call(x, mask=, training=)`` on an array already cast
-to ``storage_dtype``, ``compute_output_shape`` and ``get_config``. Layers without state and dropout are reentrant: a call
+to ``storage_dtype``, ``_vjp`` (the same with its backward), ``compute_output_shape`` and ``get_config``. Layers without state
+and dropout are reentrant: a call
 writes nothing to ``self``; activity losses are kept per thread.
 """
 
@@ -18,6 +19,7 @@ from .. import dtypes, initializers, regularizers
 from ..arrays import cast, require_array
 from ..serialization import to_snake_case
 from ..variable import Variable
+from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 
 _name_counts: collections.Counter = collections.Counter()
 _name_lock = threading.Lock()
@@ -121,7 +123,9 @@ class Layer:
         variable = Variable(
             value.astype(dtype), name, path or f"{self.name}/{name}", trainable, regularizers.get(regularizer), constraint
         )
-        self._variables.append(variable)
+        # Trainable ones first, as ``weights`` lists them; freezing one later does not move it.
+        place = sum(v.trainable for v in self._variables) if trainable else len(self._variables)
+        self._variables.insert(place, variable)
         return variable
 
     def weight_value(self, variable: Variable) -> np.ndarray:
@@ -141,8 +145,7 @@ class Layer:
     @property
     def weights(self) -> list[Variable]:
         """All variables: own trainable, own non-trainable, then those of inner layers. Empty before ``build``."""
-        own = [v for v in self._variables if v.trainable] + [v for v in self._variables if not v.trainable]
-        return own + [v for layer in self._layers for v in layer.weights]
+        return self._variables + [v for layer in self._layers for v in layer.weights]
 
     @property
     def trainable_weights(self) -> list[Variable]:
@@ -240,6 +243,44 @@ class Layer:
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> Any:
         raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call()` method implemented.")
+
+    # -- gradients ------------------------------------------------------------------------------------------------
+    def vjp(self, inputs: Any, mask: Any = None, training: bool = True) -> tuple[Any, Pullback]:
+        """Runs the layer and returns ``(outputs, pullback)``; ``pullback(dy)`` returns Gradients.
+
+        ``dy``: the cotangent of the output, an array of its shape, or a tuple like several outputs (None: no gradient).
+        ``training=False`` switches dropout off. The weights count as they are now; a pullback may be called again. Penalties
+        (``losses``) are not part of the gradients. ValueError for a ``dy`` of another shape, NotImplementedError for activations
+        that are the caller's own functions.
+        """
+        x = self._as_input(inputs)
+        if not self.built:
+            self.build_once(x.shape)
+        given = np.asarray(inputs)
+        if np.may_share_memory(x, given):
+            x = x.copy()  # the caller may write into it before the pullback is called
+        outputs, pull = self._vjp(x, mask=mask, training=bool(training))
+        self._record_activity(outputs)
+        several = isinstance(outputs, (tuple, list))
+        forms = [Form.of(y) for y in (outputs if several else (outputs,))]
+        x_form, weights = Form.of(given), of_weights(self)
+
+        def pullback(dy: Any) -> Gradients:
+            dys: Any = cotangents(dy, forms)
+            if not several:
+                dys = np.zeros(forms[0].shape, forms[0].arithmetic) if dys[0] is None else dys[0]
+            dx, dweights = pull(dys)
+            return Gradients(like(dx, x_form), None, weights(dweights))
+
+        return outputs, with_activity_losses(self, outputs, pullback)
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[Any, Any]:
+        """As ``call``, with a function dy -> (dx or None, the gradients of ``weights`` in order).
+
+        dy is an array in the arithmetic dtype (of several outputs a list, None for zeros), not to be written into; dx and the
+        gradients are in the arithmetic dtype, or in the dtype that ``gradients.like`` gives them.
+        """
+        raise NotImplementedError(f"Layer {type(self).__name__} has no gradients: it does not implement `_vjp`")
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask that goes on to the next layer: the same, where the layer supports masking, else None."""

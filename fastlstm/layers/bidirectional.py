@@ -13,6 +13,7 @@ import numpy as np
 
 from ..arrays import cast
 from .base import Layer
+from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .wrapper import build_inner, inner_layer, serialize
 
 MERGE_MODES = ("concat", "sum", "mul", "ave", None)
@@ -114,15 +115,62 @@ class Bidirectional(Layer):
         forward_state, backward_state = _halves(initial_state)
         y = self.forward_layer(x, initial_state=forward_state, mask=mask, training=training)
         y_rev = self.backward_layer(x, initial_state=backward_state, mask=mask, training=training)
+        return self._result(*self._outputs(y, y_rev))
+
+    def _outputs(self, y: Any, y_rev: Any) -> tuple[np.ndarray, np.ndarray, tuple]:
+        """What the two layers returned as (forward output, backward output turned round in time, all states)."""
         states: tuple = ()
         if self.return_state:
             states = (*y[1:], *y_rev[1:])
             y, y_rev = y[0], y_rev[0]
-        merged = self._merge(y, y_rev[:, ::-1] if self.return_sequences else y_rev)
+        return y, y_rev[:, ::-1] if self.return_sequences else y_rev, states
+
+    def _result(self, y: np.ndarray, y_rev: np.ndarray, states: tuple) -> Any:
+        """What a call returns."""
+        merged = self._merge(y, y_rev)
         outputs = (*merged, *states) if isinstance(merged, tuple) else (merged, *states)
         result = outputs if len(outputs) > 1 else outputs[0]
         self._record_activity(result)
         return result
+
+    def vjp(  # type: ignore[override]
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = True
+    ) -> tuple[Any, Pullback]:
+        """Runs both directions and returns ``(outputs, pullback)``: as ``LSTM.vjp``; ``initial_state`` gradients are four."""
+        x = self._as_input(sequences, "sequences")
+        if not self.built:
+            self.build_once(x.shape)
+        states, given = _halves(initial_state), initial_state is not None
+        y, pull = self.forward_layer.vjp(x, initial_state=states[0], mask=mask, training=training)
+        y_rev, pull_rev = self.backward_layer.vjp(x, initial_state=states[1], mask=mask, training=training)
+        y, y_rev, finals = self._outputs(y, y_rev)
+        result = self._result(y, y_rev, finals)
+        outputs = result if isinstance(result, tuple) else (result,)
+        x_form, forms, answered = Form.of(np.asarray(sequences)), [Form.of(a) for a in outputs], of_weights(self)
+        merged, half = len(outputs) - len(finals), len(finals) // 2
+
+        def pullback(dy: Any) -> Gradients:
+            dys = cotangents(dy, forms)
+            forwards, backwards = self._merge_backward(dys[:merged], y, y_rev)
+            one = pull((forwards, *dys[merged : merged + half]) if half else forwards)
+            two = pull_rev((backwards, *dys[merged + half :]) if half else backwards)
+            dx = None if one.inputs is None else one.inputs + two.inputs
+            dstates = [*one.initial_state, *two.initial_state] if given else None
+            return Gradients(like(dx, x_form), dstates, answered([*one.weights, *two.weights]))
+
+        return result, with_activity_losses(self, result, pullback)
+
+    def _merge_backward(self, dys: list, y: np.ndarray, y_rev: np.ndarray) -> tuple[Any, Any]:
+        """Cotangents of what ``_merge`` made -> those of the two layers' outputs, in processing order; None stays None."""
+        forwards, backwards = dys if self.merge_mode is None else (dys[0], dys[0])
+        if self.merge_mode == "concat" and dys[0] is not None:
+            forwards, backwards = np.split(dys[0], [y.shape[-1]], axis=-1)
+        elif self.merge_mode == "ave" and dys[0] is not None:
+            forwards = backwards = dys[0] / 2
+        elif self.merge_mode == "mul" and dys[0] is not None:
+            with np.errstate(all="ignore"):
+                forwards, backwards = (dys[0] * other.astype(dys[0].dtype, copy=False) for other in (y_rev, y))
+        return forwards, backwards[:, ::-1] if self.return_sequences and backwards is not None else backwards
 
     def _merge(self, y: np.ndarray, y_rev: np.ndarray) -> Any:
         storage = self.storage_dtype

@@ -15,6 +15,7 @@ from ..variable import Variable
 from . import windows
 from .base import Layer
 from .checks import check_axis, data_format_of, int_tuple, known_size, one_of, positive_int, refuse
+from .gradients import activated
 from .prepared import Prepared
 
 
@@ -110,19 +111,42 @@ class Conv1D(Layer):
             )
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
+        backend = selector.glue_backend()
+        _, z = self._product(backend, x)
+        return cast(np.asarray(backend.activate(self.activation, z)), self.storage_dtype)
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        backend = selector.glue_backend()
+        padded, z = self._product(backend, x)
+        y, backward = activated(backend, self.activation, z)
+        kernel, shape = self.weight_value(self.kernel).copy(), self._by_rows(x).shape
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            dz = self._by_rows(backward(dy))
+            with np.errstate(all="ignore"):
+                dpadded, dkernel = self._product_backward(padded, kernel, dz)
+                left, _ = windows.pads(shape[1], *self._geometry)
+                dx = self._by_rows(dpadded[:, left : left + shape[1]])
+                return dx, [dkernel] if self.bias is None else [dkernel, dz.sum(axis=(0, 1))]
+
+        return cast(y, self.storage_dtype), pull
+
+    def _by_rows(self, x: np.ndarray) -> np.ndarray:
+        """A view of x with the steps as axis 1; applied twice, x itself."""
+        return x.swapaxes(1, 2) if self.data_format == "channels_first" else x
+
+    def _product(self, backend: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """x -> (its rows with the zeros around them [N,R,C], cross-correlation + bias in the data format)."""
         check_rank(x, 3, self.name)
         taps, stride, dilation, _ = self._geometry
         channels = self.kernel.shape[1] * self.groups
         check_axis(x.shape, self._channel_axis, channels, self.name)
-        x = cast(x, self.arithmetic_dtype)
-        if self.data_format == "channels_first":
-            x = x.swapaxes(1, 2)
+        x = self._by_rows(cast(x, self.arithmetic_dtype))
         rows = windows.count(x.shape[1], *self._geometry, self.name)
+        x = windows.padded(x, *windows.pads(x.shape[1], *self._geometry))
         if not rows:  # an empty input, padded
             z = np.zeros((len(x), 0, self.filters), x.dtype)
         else:
-            x = windows.padded(x, *windows.pads(x.shape[1], *self._geometry))
-            backend = selector.glue_backend()
             matrices = self._prepared.get(backend, self._variables, self._prepare)
             parts = np.split(x, self.groups, axis=2) if self.groups > 1 else [x]
             blocks = [
@@ -130,9 +154,22 @@ class Conv1D(Layer):
                 for matrix, part in zip(matrices, parts, strict=True)
             ]
             z = np.concatenate(blocks, axis=2) if self.groups > 1 else blocks[0]
-        if self.data_format == "channels_first":
-            z = np.ascontiguousarray(z.swapaxes(1, 2))
-        return cast(np.asarray(selector.glue_backend().activate(self.activation, z)), self.storage_dtype)
+        return x, np.ascontiguousarray(self._by_rows(z))
+
+    def _product_backward(self, padded: np.ndarray, kernel: np.ndarray, dz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """dz [N,S,F] -> gradients of the padded rows [N,R,C] and of the kernel [K,C/groups,F], tap after tap."""
+        taps, stride, dilation, _ = self._geometry
+        dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
+        if not dz.shape[1]:
+            return dpadded, dkernel
+        for group in range(self.groups):
+            inputs, outputs = (slice(group * n, (group + 1) * n) for n in (kernel.shape[1], self.filters // self.groups))
+            part = dz[:, :, outputs]
+            for k in range(taps):
+                window = slice(k * dilation, k * dilation + (dz.shape[1] - 1) * stride + 1, stride)
+                dpadded[:, window, inputs] += part @ kernel[k, :, outputs].T
+                dkernel[k, :, outputs] = np.tensordot(padded[:, window, inputs], part, axes=((0, 1), (0, 1)))
+        return dpadded, dkernel
 
     def _prepare(self, backend: Any) -> list[Any]:
         """For every group its part of the kernel as a matrix [K*C/groups,F/groups], with its part of the bias."""

@@ -14,9 +14,11 @@ import numpy as np
 
 from .. import activations
 from ..arrays import cast, require_array
+from ..backends import reference
 from ..random import SeedGenerator, dropout_mask
 from .base import Layer
 from .checks import check_min_rank, data_format_of, floats_to
+from .gradients import activated
 
 
 def _shape(value: Any, name: str) -> tuple[int | None, ...]:
@@ -76,6 +78,9 @@ class InputLayer(Layer):
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return x
 
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        return x, lambda dy: (dy, [])
+
     def get_config(self) -> dict:
         return {
             "batch_shape": self.batch_shape,
@@ -130,6 +135,10 @@ class Masking(Layer):
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return np.where(self._valid(x)[..., None], x, np.zeros((), x.dtype))
 
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        valid = self._valid(x)[..., None]
+        return self.call(x), lambda dy: (np.where(valid, dy, dy.dtype.type(0)), [])
+
     def compute_mask(self, inputs: Any, mask: Any = None) -> np.ndarray:
         return self._valid(self._as_input(inputs))
 
@@ -161,22 +170,34 @@ class Dropout(Layer):
         return floats_to(inputs, name, self.storage_dtype)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        if not training or self.rate == 0:
+        return self._scaled(x, self._draw(x.shape, training))
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        scale = self._draw(x.shape, training)
+        return self._scaled(x, scale), lambda dy: (dy if scale is None else np.where(scale != 0, dy * scale, 0), [])
+
+    def _scaled(self, x: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
+        if scale is None:
             return x
-        noise = x.shape
+        return cast(np.where(scale != 0, cast(x, self.arithmetic_dtype) * scale, 0), self.storage_dtype)
+
+    def _draw(self, shape: tuple[int, ...], training: bool) -> np.ndarray | None:
+        """The scales of one call, which broadcast to ``shape``; None where nothing is dropped."""
+        if not training or self.rate == 0:
+            return None
+        noise = shape
         if self.noise_shape is not None:
-            if len(self.noise_shape) != x.ndim:
+            if len(self.noise_shape) != len(shape):
                 raise ValueError(
                     f"The argument `noise_shape` must have as many entries as the input has axes. Received: "
-                    f"noise_shape={self.noise_shape}, inputs.shape={x.shape}"
+                    f"noise_shape={self.noise_shape}, inputs.shape={shape}"
                 )
-            noise = tuple(own if size is None else size for size, own in zip(self.noise_shape, x.shape, strict=True))
-            if any(size not in (1, own) for size, own in zip(noise, x.shape, strict=True)):
-                raise ValueError(f"`noise_shape`={self.noise_shape} does not broadcast to the input's shape {x.shape}")
+            noise = tuple(own if size is None else size for size, own in zip(self.noise_shape, shape, strict=True))
+            if any(size not in (1, own) for size, own in zip(noise, shape, strict=True)):
+                raise ValueError(f"`noise_shape`={self.noise_shape} does not broadcast to the input's shape {shape}")
         if self.rate == 1:  # unlike the dropout inside a recurrent cell, where a rate of 1 drops nothing
-            return np.zeros(x.shape, self.storage_dtype)
-        scale = dropout_mask(self.seed_generator, noise, float(self.rate), self.arithmetic_dtype)
-        return cast(np.where(scale != 0, cast(x, self.arithmetic_dtype) * scale, 0), self.storage_dtype)
+            return np.zeros(noise, self.arithmetic_dtype)
+        return dropout_mask(self.seed_generator, noise, float(self.rate), self.arithmetic_dtype)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
@@ -216,6 +237,17 @@ class Flatten(Layer):
             x = np.moveaxis(x, 1, -1)
         return np.ascontiguousarray(x).reshape(self.compute_output_shape(x.shape))
 
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        y, shape = self.call(x), x.shape
+        channels_first = self.data_format == "channels_first" and x.ndim > 2
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            if not channels_first:
+                return dy.reshape(shape), []
+            return np.moveaxis(dy.reshape(shape[0], *shape[2:], shape[1]), -1, 1), []
+
+        return y, pull
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         rest = tuple(input_shape[1:])
         return (input_shape[0], None if None in rest else math.prod(rest))
@@ -236,6 +268,10 @@ class Activation(Layer):
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return cast(np.asarray(self.activation(cast(x, self.arithmetic_dtype))), self.storage_dtype)
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        y, backward = activated(reference, self.activation, cast(x, self.arithmetic_dtype))
+        return cast(y, self.storage_dtype), lambda dy: (backward(dy), [])
 
     def get_config(self) -> dict:
         return {**super().get_config(), "activation": activations.serialize(self.activation)}

@@ -15,6 +15,7 @@ from ..arrays import cast
 from ..variable import Variable
 from .base import Layer
 from .checks import check_axis, check_min_rank, known_size, positive_int, refuse
+from .gradients import activated
 from .prepared import Prepared
 
 
@@ -78,14 +79,34 @@ class Dense(Layer):
             )
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
+        backend = selector.glue_backend()
+        y = backend.activate(self.activation, self._product(backend, self._rows(x)).reshape(self.compute_output_shape(x.shape)))
+        return cast(np.asarray(y), self.storage_dtype)
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        backend = selector.glue_backend()
+        rows, kernel, shape = self._rows(x), self.weight_value(self.kernel).copy(), x.shape
+        z = self._product(backend, rows).reshape(self.compute_output_shape(shape))
+        y, backward = activated(backend, self.activation, z)
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            dz = backward(dy).reshape(len(rows), self.units)
+            with np.errstate(all="ignore"):
+                dweights = [rows.T @ dz] if self.bias is None else [rows.T @ dz, dz.sum(axis=0)]
+                return (dz @ kernel.T).reshape(shape), dweights
+
+        return cast(y, self.storage_dtype), pull
+
+    def _rows(self, x: np.ndarray) -> np.ndarray:
+        """x [N,…,D] as rows [M,D] in the arithmetic dtype. ValueError for another D than the layer was built for."""
         check_min_rank(x.shape, 2, self.name)
         features = self.kernel.shape[0]
         check_axis(x.shape, -1, features, self.name)
-        rows = cast(x, self.arithmetic_dtype).reshape(math.prod(x.shape[:-1]), features)
-        backend = selector.glue_backend()
-        prepared = self._prepared.get(backend, self._variables, self._prepare)
-        z = backend.affine(prepared, rows).reshape(self.compute_output_shape(x.shape))
-        return cast(np.asarray(backend.activate(self.activation, z)), self.storage_dtype)
+        return cast(x, self.arithmetic_dtype).reshape(math.prod(x.shape[:-1]), features)
+
+    def _product(self, backend: Any, rows: np.ndarray) -> np.ndarray:
+        """rows [M,D] @ kernel + bias -> [M,U]."""
+        return backend.affine(self._prepared.get(backend, self._variables, self._prepare), rows)
 
     def _prepare(self, backend: Any) -> Any:
         """kernel and bias as ``backend`` wants them."""

@@ -66,6 +66,24 @@ class Embedding(Layer):
         return require_array(inputs, name)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
+        return self._rows(self._indices(x))
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        """The inputs are indices: they have no gradient."""
+        indices, shape = self._indices(x), self.embeddings.shape
+
+        def pull(dy: np.ndarray) -> tuple[None, list]:
+            table = np.zeros(shape, dy.dtype)
+            np.add.at(table, indices, dy)
+            return None, [table]
+
+        return self._rows(indices), pull
+
+    def _rows(self, indices: np.ndarray) -> np.ndarray:
+        return cast(np.take(self.embeddings.value, indices, axis=0), self.storage_dtype)
+
+    def _indices(self, x: np.ndarray) -> np.ndarray:
+        """x as indices. ValueError for one outside the table."""
         if x.dtype.kind not in "iub" and not np.isfinite(x).all():
             raise ValueError(f'The indices given to layer "{self.name}" must be finite integers. Received: NaN or infinity')
         if x.size:
@@ -75,7 +93,7 @@ class Embedding(Layer):
                     f'Index out of range in layer "{self.name}": expected indices in [0, {self.input_dim}). '
                     f"Received: smallest {low}, largest {high}"
                 )
-        return cast(np.take(self.embeddings.value, x.astype(np.intp, copy=False), axis=0), self.storage_dtype)
+        return x.astype(np.intp, copy=False)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> np.ndarray | None:
         return require_array(inputs, "inputs") != 0 if self.mask_zero else None

@@ -17,7 +17,8 @@ from ..backends.reference import DropoutMasks
 from ..random import SeedGenerator, dropout_mask
 from ..spec import RecurrentSpec, check_weight_sizes, clip_rate
 from .base import Layer
-from .recurrent import check_axes, check_states
+from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights
+from .recurrent import check_axes, check_states, state_gradients
 
 FLOAT_POLICIES = ("float32", "float64", "float16", "bfloat16")
 
@@ -68,6 +69,7 @@ class GatedCell(Layer):
         self._prepared: tuple[Any, ...] | None = None
         self._step_masks: tuple[tuple, DropoutMasks | None] | None = None
 
+    revision: int
     kernel: Any
     recurrent_kernel: Any
     bias: Any
@@ -109,14 +111,13 @@ class GatedCell(Layer):
         return blocks
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The layer around the cell keeps a ready-made plan of its calls, which holds what the attributes said.
+        # A layer around the cell keeps a ready-made plan of its calls, good for one revision of the cell's attributes.
         object.__setattr__(self, name, value)
-        listener = self.__dict__.get("on_change")
-        if listener is not None and (name == "_variables" or not name.startswith("_")):
-            listener()
+        if name == "_variables" or not name.startswith("_"):
+            object.__setattr__(self, "revision", self.__dict__.get("revision", 0) + 1)
 
     def prepared_weights(self, backend: Any) -> Any:
-        """The weights as ``backend`` prepared them, kept until a variable changes."""
+        """The weights as they are now, prepared by ``backend`` and kept until a variable changes; no later write reaches them."""
         variables = self.weights
         key = (backend.name, *(v.version for v in variables))
         prepared = self._prepared
@@ -124,6 +125,11 @@ class GatedCell(Layer):
             prepared = (key, backend.prepare([self.weight_value(v) for v in variables]))
             self._prepared = prepared
         return prepared[1]
+
+    @property
+    def backward_verb(self) -> str:
+        """The backends' verb for the gradients of ``verb``."""
+        return self.verb.replace("_forward", "_backward")
 
     def draw_dropout(self, input_shape: tuple, training: bool) -> DropoutMasks | None:
         """The masks of one call for a step's input [N,D], or None; the counter advances in inference too (keras-spec 8)."""
@@ -162,6 +168,7 @@ class GatedCell(Layer):
             "use_bias": bool(self.use_bias),
             "dropout": float(self.dropout),
             "recurrent_dropout": float(self.recurrent_dropout),
+            "dropout_masks": self.dropout_count,
         }
 
     def __getstate__(self) -> dict:
@@ -192,20 +199,47 @@ class GatedCell(Layer):
 
     def __call__(self, inputs: Any, states: Any, training: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:  # type: ignore[override]
         """One step. Returns ``(h, [h, c])``. In training, one draw of dropout masks serves until ``reset_dropout_mask``."""
+        x, h, c, masks = self._arguments(inputs, states, training)
+        spec = self.make_spec(storage=self.compute_dtype)
+        backend = selector.select(spec, x, training=masks is not None).module
+        dropout = {"dropout": masks} if masks else {}
+        _, h, c = getattr(backend, self.verb)(spec, self.prepared_weights(backend), x, h, c, **dropout)
+        h, c = (np.asarray(a, dtype=self.storage_dtype) for a in (h, c))
+        return h, [h, c]
+
+    def _arguments(self, inputs: Any, states: Any, training: bool) -> tuple:
+        """The arguments of a step, checked: x [N,1,…], h and c in the arithmetic dtype, dropout masks or None."""
         x = require_array(inputs, "inputs")
         check_rank(x, self.ndim, self.name)
         if not self.built:
             self.build_once(x.shape)
         check_axes(x.shape, self.input_axes(), self.name)
         h, c = check_states(states, "states", self.state_shape(len(x)), self.storage_dtype, self.arithmetic_dtype)
-        spec = self.make_spec(storage=self.compute_dtype)
         masks = self._masks_of_step(x.shape, bool(training))
-        backend = selector.select(spec, x, training=masks is not None).module
-        x = cast(cast(x, self.storage_dtype), self.arithmetic_dtype)
-        dropout = {"dropout": masks} if masks else {}
-        _, h, c = getattr(backend, self.verb)(spec, self.prepared_weights(backend), x[:, None], h, c, **dropout)
+        return cast(cast(x, self.storage_dtype), self.arithmetic_dtype)[:, None], h, c, masks
+
+    def vjp(self, inputs: Any, states: Any, training: bool = True) -> tuple[Any, Pullback]:  # type: ignore[override]
+        """One step as ``((h, [h, c]), pullback)``; ``pullback(dy)`` returns Gradients with ``initial_state`` = [dh, dc].
+
+        ``dy``: nested as the outputs are, ``(dh, [dh, dc])``, or the three in one tuple; the two of h add up; None where there is
+        no gradient. Errors as in ``RecurrentLayer.vjp``.
+        """
+        x, h, c, masks = self._arguments(inputs, states, training)
+        spec = self.make_spec(storage=self.compute_dtype)
+        backend = selector.select(spec, x, training=masks is not None, gradient=True).module
+        weights, dropout = self.prepared_weights(backend), {"dropout": masks} if masks else {}
+        backward = getattr(backend, self.backward_verb)
+        _, h, c, tape = getattr(backend, self.verb)(spec, weights, x, h, c, record=True, **dropout)
         h, c = (np.asarray(a, dtype=self.storage_dtype) for a in (h, c))
-        return h, [h, c]
+        x_form, form, answered = Form.of(np.asarray(inputs)), Form.of(h), of_weights(self)
+        given = [Form.of(np.asarray(state)) for state in states]
+
+        def pullback(dy: Any) -> Gradients:
+            dys = cotangents(_flat(dy), [form, form, form])
+            dx, dh, dc, dweights = backward(spec, weights, tape, *dys)
+            return Gradients(like(dx[:, 0], x_form), state_gradients([dh, dc], given), answered(dweights))
+
+        return (h, [h, c]), pullback
 
     def _masks_of_step(self, shape: tuple, training: bool) -> DropoutMasks | None:
         """The dropout masks of a cell that its user steps by hand: drawn at the first step, as in Keras also in inference."""
@@ -219,6 +253,16 @@ class GatedCell(Layer):
         self._step_masks = None
 
     reset_recurrent_dropout_mask = reset_dropout_mask
+
+
+def _flat(dy: Any) -> Any:
+    """(dh, [dh, dc]) as (dh, dh, dc); anything else as it is."""
+    if not isinstance(dy, (tuple, list)) or len(dy) != 2:
+        return dy
+    output, states = dy
+    if states is None:
+        states = (None, None)
+    return (output, *states) if isinstance(states, (tuple, list)) else dy
 
 
 def forward_to_cell(layer: type, names: tuple[str, ...]) -> None:

@@ -103,20 +103,72 @@ class BatchNormalization(Layer):
         self.moving_variance = self.add_weight(shape, self.moving_variance_initializer, "moving_variance", trainable=False)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
+        x = self._checked(x)
+        return self._normalized(x, *self._statistics(x, mask, training))
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        """With the batch's own statistics the gradient also goes through them, to the steps that made them."""
+        x = self._checked(x)
+        own = training and self.trainable
+        mean, variance = self._statistics(x, mask, training)
+        y, axes = self._normalized(x, mean, variance), self._other_axes(x)
+        with np.errstate(all="ignore"):
+            root = self._along(1 / np.sqrt(variance + x.dtype.type(self.epsilon)), x)
+        mean, gamma = self._along(mean, x), None if self.gamma is None else self._along(self.gamma.value.astype(x.dtype), x)
+        valid = self._valid(x, mask) if own else None
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            with np.errstate(all="ignore"):
+                centred = x - mean
+                # What a masked step holds does not count, NaN included, unless a gradient comes in there.
+                product = dy * centred if valid is None else np.where(dy != 0, dy * centred, 0)
+                dgamma, dbeta = (product * root).sum(axis=axes), dy.sum(axis=axes)
+                dweights = [d for d, v in ((dgamma, self.gamma), (dbeta, self.beta)) if v is not None] + [None, None]
+                scale = root if gamma is None else root * gamma
+                dx = dy * scale
+                if own:
+                    dx += self._through_moments(centred, valid, -dbeta, -0.5 * dgamma, scale, root)
+                return dx, dweights
+
+        return y, pull
+
+    def _through_moments(
+        self, centred: np.ndarray, valid: Any, dmean: np.ndarray, dlog: np.ndarray, scale: np.ndarray, root: np.ndarray
+    ) -> np.ndarray:
+        """What reaches x through mean and variance; ``dmean`` and ``dlog``, over root and scale, are still without them."""
+        axes = self._other_axes(centred)
+        if valid is None:
+            inside, count = centred, np.asarray(centred.size // max(dmean.size, 1), centred.dtype)
+        else:
+            inside, count = np.where(valid, centred, 0), self._count(valid, centred)
+        dvariance = self._along(dlog, centred) * scale * root
+        # Of masked steps the sum of the deviations is not quite 0: `_moments` divides by a little more than their number.
+        dmean = self._along(dmean, centred) * scale - 2 * dvariance * inside.sum(axis=axes, keepdims=True) / count
+        dx = (2 * dvariance * inside + dmean) / count
+        return dx if valid is None else np.where(valid, dx, 0)
+
+    def _checked(self, x: np.ndarray) -> np.ndarray:
+        """x in the arithmetic dtype. ValueError for other axes than the layer was built for."""
         if x.ndim != self._ndim:
             raise ValueError(
                 f'Input 0 of layer "{self.name}" is incompatible with the layer: expected ndim={self._ndim}, '
                 f"found ndim={x.ndim}. Full shape received: {x.shape}"
             )
         check_axis(x.shape, self.axis, self.moving_mean.shape[0], self.name)
-        dtype = self.arithmetic_dtype
-        x = cast(x, dtype)
-        if training and self.trainable:
-            mean, variance = self._moments(x, mask)
-            for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(moving.value.astype(dtype) * self.momentum + value * (1.0 - self.momentum))
-        else:
-            mean, variance = self.moving_mean.value.astype(dtype), self.moving_variance.value.astype(dtype)
+        return cast(x, self.arithmetic_dtype)
+
+    def _statistics(self, x: np.ndarray, mask: Any, training: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and variance [C] to normalize with; those of the batch move the moving ones."""
+        dtype = x.dtype
+        if not (training and self.trainable):
+            return self.moving_mean.value.astype(dtype), self.moving_variance.value.astype(dtype)
+        mean, variance = self._moments(x, mask)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving.value.astype(dtype) * self.momentum + value * (1.0 - self.momentum))
+        return mean, variance
+
+    def _normalized(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+        dtype = x.dtype
         with np.errstate(all="ignore"):
             scale = 1 / np.sqrt(variance + dtype.type(self.epsilon))
             if self.gamma is not None:
@@ -124,26 +176,42 @@ class BatchNormalization(Layer):
             shift = -mean * scale
             if self.beta is not None:
                 shift = shift + self.beta.value.astype(dtype)
+        return cast(scale_shift(x, self._along(scale, x), self._along(shift, x)), self.storage_dtype)
+
+    def _along(self, values: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """[C] in the shape that broadcasts to x along ``axis``."""
         broadcast = [1] * x.ndim
         broadcast[self.axis] = -1
-        return cast(scale_shift(x, scale.reshape(broadcast), shift.reshape(broadcast)), self.storage_dtype)
+        return values.reshape(broadcast)
+
+    def _other_axes(self, x: np.ndarray) -> tuple[int, ...]:
+        return tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
 
     def _moments(self, x: np.ndarray, mask: Any) -> tuple[np.ndarray, np.ndarray]:
         """Mean and biased variance over all axes but ``axis``; masked steps do not count, whatever they hold."""
-        axes = tuple(k for k in range(x.ndim) if k != self.axis % x.ndim)
-        if mask is None:
+        axes, valid = self._other_axes(x), self._valid(x, mask)
+        if valid is None:
             return x.mean(axis=axes), x.var(axis=axes)
+        count = self._count(valid, x)
+        mean = np.where(valid, x, 0).sum(axis=axes, keepdims=True) / count
+        variance = np.square(np.where(valid, x, mean) - mean).sum(axis=axes, keepdims=True) / count
+        return mean.reshape(-1), variance.reshape(-1)
+
+    def _count(self, valid: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """How many numbers count for each index of ``axis``, and a little, so that none is no division by 0."""
+        return valid.sum(axis=self._other_axes(x), keepdims=True, dtype=x.dtype) + x.dtype.type(settings.epsilon())
+
+    def _valid(self, x: np.ndarray, mask: Any) -> np.ndarray | None:
+        """The mask in the shape of x, or None."""
+        if mask is None:
+            return None
         valid = require_array(mask, "mask") != 0
         if valid.ndim != x.ndim - 1 or valid.shape != x.shape[:-1]:
             raise ValueError(
                 f"The argument `mask` must have the shape of the input without its last axis. Received: "
                 f"mask.shape={valid.shape}, inputs.shape={x.shape}"
             )
-        valid = np.broadcast_to(valid[..., None], x.shape)
-        count = valid.sum(axis=axes, keepdims=True, dtype=x.dtype) + x.dtype.type(settings.epsilon())
-        mean = np.where(valid, x, 0).sum(axis=axes, keepdims=True) / count
-        variance = np.square(np.where(valid, x, mean) - mean).sum(axis=axes, keepdims=True) / count
-        return mean.reshape(-1), variance.reshape(-1)
+        return np.broadcast_to(valid[..., None], x.shape)
 
     def get_config(self) -> dict:
         return {
@@ -233,22 +301,53 @@ class LayerNormalization(Layer):
         return cast(require_array(inputs, name), self.arithmetic_dtype)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        check_rank(x, self._ndim, self.name)
+        y, *_ = self._normalized(x)
+        return y
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        y, base, centred, root = self._normalized(x)
+        axes, broadcast = self._axes(x)
+        others = tuple(k for k in range(x.ndim) if k not in axes)
+        gamma = None if self.gamma is None else self.gamma.value.astype(x.dtype).reshape(broadcast)
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            with np.errstate(all="ignore"):
+                dgamma, dbeta = (dy * base * root).sum(axis=others), dy.sum(axis=others)
+                dbase = dy if gamma is None else dy * gamma
+                dvariance = -0.5 * root**3 * (dbase * base).sum(axis=axes, keepdims=True)
+                dbase = dbase * root
+                dcentred = 2 * dvariance * centred / max(centred.size // max(root.size, 1), 1)
+                if not self.rms_scaling:
+                    dcentred = dcentred + dbase
+                dx = dcentred - dcentred.mean(axis=axes, keepdims=True)
+                pairs = ((dgamma, self.gamma), (dbeta, self.beta))
+                return dx + dbase if self.rms_scaling else dx, [d.reshape(v.shape) for d, v in pairs if v is not None]
+
+        return y, pull
+
+    def _axes(self, x: np.ndarray) -> tuple[tuple[int, ...], list[int]]:
+        """The normalized axes, and the shape in which gamma and beta broadcast to x."""
         assert isinstance(self.axis, list)
         broadcast = [1] * x.ndim
         for axis, size in zip(self.axis, self._sizes, strict=True):
             check_axis(x.shape, axis, size, self.name)
             broadcast[axis] = size
-        axes = tuple(axis % x.ndim for axis in self.axis)
+        return tuple(axis % x.ndim for axis in self.axis), broadcast
+
+    def _normalized(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(y, what is divided by the deviation, x without its mean, 1 / deviation)."""
+        check_rank(x, self._ndim, self.name)
+        axes, broadcast = self._axes(x)
         with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in the recurrent layers
             centred = x - x.mean(axis=axes, keepdims=True)
             variance = np.square(centred).mean(axis=axes, keepdims=True)
-            y = (x if self.rms_scaling else centred) * (1 / np.sqrt(variance + x.dtype.type(self.epsilon)))
+            base, root = x if self.rms_scaling else centred, 1 / np.sqrt(variance + x.dtype.type(self.epsilon))
+            y = base * root
             if self.gamma is not None:
                 y *= self.gamma.value.astype(x.dtype).reshape(broadcast)
             if self.beta is not None:
                 y += self.beta.value.astype(x.dtype).reshape(broadcast)
-            return cast(y, self.storage_dtype)
+            return cast(y, self.storage_dtype), base, centred, root
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         shape = tuple(input_shape)

@@ -112,6 +112,23 @@ class MaxPooling1D(_Pooling1D):
             np.maximum(y[:, inside], x[:, steps], out=y[:, inside])
         return cast(self._by_steps(y), dtype)
 
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        """Of several equal largest values the first one has the gradient."""
+        y = self.call(x)
+        values, largest = self._by_steps(x), self._by_steps(y).copy()
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            dy, dx = self._by_steps(dy), np.zeros(values.shape, dy.dtype)
+            free = np.ones(dy.shape, bool)
+            for inside, steps in self._taps(values.shape[1]):
+                step = values[:, steps]
+                here = free[:, inside] & ((step == largest[:, inside]) | (step != step))  # only a NaN differs from itself
+                dx[:, steps] += np.where(here, dy[:, inside], 0)
+                free[:, inside] &= ~here
+            return self._by_steps(dx), []
+
+        return y, pull
+
 
 class AveragePooling1D(_Pooling1D):
     """As MaxPooling1D, with the mean of each window, of those steps that lie inside the input; ``pool_size`` has no default."""
@@ -127,6 +144,20 @@ class AveragePooling1D(_Pooling1D):
                 found[inside] += 1
             y /= found
             return cast(self._by_steps(y), self.storage_dtype)
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        shape = self._by_steps(x).shape
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            dy, dx = self._by_steps(dy), np.zeros(shape, dy.dtype)
+            found = np.zeros((dy.shape[1], 1), dy.dtype)
+            for inside, _ in self._taps(shape[1]):
+                found[inside] += 1
+            for inside, steps in self._taps(shape[1]):
+                dx[:, steps] += dy[:, inside] / found[inside]
+            return self._by_steps(dx), []
+
+        return self.call(x), pull
 
 
 class _GlobalPooling1D(Layer):
@@ -169,14 +200,30 @@ class GlobalAveragePooling1D(_GlobalPooling1D):
         check_rank(x, 3, self.name)
         axis, keep = self._axis, bool(self.keepdims)
         x = cast(x, self.arithmetic_dtype)
-        number: Any = x.dtype.type(x.shape[axis])
-        valid = as_mask(mask, len(x), x.shape[axis])
-        if valid is not None:
-            valid = np.expand_dims(valid, 3 - axis)
-            x = np.where(valid, x, x.dtype.type(0))
-            number = valid.sum(axis=axis, keepdims=keep, dtype=x.dtype)
+        valid, number = self._valid(x, mask)
+        x = x if valid is None else np.where(valid, x, x.dtype.type(0))
         with np.errstate(all="ignore"):
-            return cast(x.sum(axis=axis, keepdims=keep) / number, self.storage_dtype)
+            return cast(x.sum(axis=axis, keepdims=keep) / (number if keep else number.squeeze(axis)), self.storage_dtype)
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        y, shape = self.call(x, mask), x.shape
+        valid, number = self._valid(x, mask)
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            dy = dy if self.keepdims else np.expand_dims(dy, self._axis)
+            with np.errstate(all="ignore"):
+                dx = np.broadcast_to(dy / number.astype(dy.dtype), shape)
+            return dx if valid is None else np.where(valid, dx, dy.dtype.type(0)), []
+
+        return y, pull
+
+    def _valid(self, x: np.ndarray, mask: Any) -> tuple[np.ndarray | None, np.ndarray]:
+        """The mask as [N,T,1] (channels_first [N,1,T]) or None, and how many steps count, [N,1,1] or [1,1,1]."""
+        valid = as_mask(mask, len(x), x.shape[self._axis])
+        if valid is None:
+            return None, np.full((1, 1, 1), x.shape[self._axis], self.arithmetic_dtype)
+        valid = np.expand_dims(valid, 3 - self._axis)
+        return valid, valid.sum(axis=self._axis, keepdims=True, dtype=self.arithmetic_dtype)
 
 
 class GlobalMaxPooling1D(_GlobalPooling1D):
@@ -193,6 +240,18 @@ class GlobalMaxPooling1D(_GlobalPooling1D):
         if not x.shape[self._axis]:
             raise ValueError(f'Layer "{self.name}" needs at least one step. Received: inputs.shape={x.shape}')
         return x.max(axis=self._axis, keepdims=bool(self.keepdims))
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        """Several equal largest values share the gradient."""
+        y = self.call(x)
+        largest = x == x.max(axis=self._axis, keepdims=True)
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
+            dy = dy if self.keepdims else np.expand_dims(dy, self._axis)
+            shares = np.maximum(largest.sum(axis=self._axis, keepdims=True, dtype=dy.dtype), 1)
+            return np.where(largest, dy / shares, dy.dtype.type(0)), []
+
+        return y, pull
 
 
 MaxPool1D, AvgPool1D = MaxPooling1D, AveragePooling1D

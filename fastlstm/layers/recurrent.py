@@ -17,6 +17,7 @@ from ..backends import cpu
 from ..spec import RecurrentSpec, check_use_cudnn
 from ..variable import Variable
 from .base import Layer
+from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 
 _FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -39,7 +40,6 @@ class RecurrentLayer(Layer):
     def __init__(self, cell: Any, flags: dict[str, Any], use_cudnn: Any, /, **kwargs: Any):
         super().__init__(**kwargs)
         self.cell = cell
-        cell.on_change = self._forget_plan
         self._layers = [cell]
         for flag in _FLAGS:
             setattr(self, flag, flags[flag])
@@ -48,6 +48,7 @@ class RecurrentLayer(Layer):
         self.input_spec = InputSpec(ndim=cell.ndim + 1)
 
     _plan: Any
+    _revision: int
     return_sequences: bool
     return_state: bool
     go_backwards: bool
@@ -115,44 +116,90 @@ class RecurrentLayer(Layer):
             result = self._plan(sequences, initial_state, mask, out)
             if result is not None:
                 return result
+        x, mask, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
+        revision, spec = (self._revision, self.cell.revision), self.spec
+        choice = selector.select(spec, x, mask, training=masks is not None)
+        backend = choice.module
+        y, h, c = getattr(backend, self.cell.verb)(
+            spec,
+            self.cell.prepared_weights(backend),
+            cast(x, spec.arithmetic),
+            h,
+            c,
+            mask,
+            **({"dropout": masks} if masks else {}),
+        )
+        if out is not None:
+            y = into_buffer(out, np.asarray(y, dtype=self.storage_dtype), sequences)
+        outputs = self._outputs(y, h, c)
+        result = outputs if self.return_state else outputs[0]
+        self._record_activity(result)
+        if self.activity_regularizer is None and choice.backend == "cpu":
+            plan = cpu.call_plan(spec, self.cell, self.states, bool(self.return_state), self.input_spec.axes.get(2))
+            if revision == (self._revision, self.cell.revision):
+                self._plan = plan
+        return result
+
+    def _arguments(self, sequences: Any, initial_state: Any, mask: Any, training: bool) -> tuple:
+        """The arguments of a call, checked: x [N,T,…], mask [N,T] or None, [h, c], dropout masks or None. Builds the layer."""
         x = self._as_sequences(sequences)
         if not self.built:
             self.build_once(x.shape)
         mask = as_mask(mask, x.shape[0], x.shape[1])
-        h, c = self._start_states(initial_state, x.shape[0])
-        masks = self.cell.draw_dropout((x.shape[0], *x.shape[2:]), bool(training))
+        states = self._start_states(initial_state, x.shape[0])
+        return x, mask, states, self.cell.draw_dropout((x.shape[0], *x.shape[2:]), bool(training))
+
+    def _outputs(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        """(output, h, c) in the storage dtype; a stateful layer keeps the states."""
+        outputs = tuple(np.asarray(a, dtype=self.storage_dtype) for a in arrays)
+        for state, value in zip(self.states or [], outputs[1:], strict=False):
+            state.assign(value)
+        return outputs
+
+    # -- gradients ----------------------------------------------------------------------------------------------
+    def vjp(  # type: ignore[override]
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = True
+    ) -> tuple[Any, Pullback]:
+        """Runs the whole sequence and returns ``(outputs, pullback)``; ``pullback(dy)`` returns Gradients.
+
+        Arguments and outputs as in a call. ``dy``: the cotangent of the output, with return_state a tuple (dy, dh, dc) (None: no
+        gradient). Masked steps get a gradient of exactly 0. ``Gradients.initial_state`` is [dh, dc] for a given
+        ``initial_state``; a stateful layer's carried states are constants, and it stores its new ones as a call does.
+        Errors as in a call, and ValueError for a ``dy`` of another shape, NotImplementedError for activations that are the
+        caller's own functions.
+        """
+        x, valid, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
         spec = self.spec
-        choice = selector.select(spec, x, mask, training=masks is not None)
-        backend = choice.module
-        arithmetic = spec.arithmetic
-        y, h, c = getattr(backend, self.cell.verb)(
-            spec, self.cell.prepared_weights(backend), cast(x, arithmetic), h, c, mask, **({"dropout": masks} if masks else {})
-        )
-        storage = self.storage_dtype
-        outputs = tuple(np.asarray(a, dtype=storage) for a in (y, h, c))
-        if out is not None:
-            outputs = (into_buffer(out, outputs[0], x), *outputs[1:])
-        if self.states is not None:
-            for state, value in zip(self.states, outputs[1:], strict=True):
-                state.assign(value)
+        backend = selector.select(spec, x, valid, training=masks is not None, gradient=True).module
+        dropout = {"dropout": masks} if masks else {}
+        weights = self.cell.prepared_weights(backend)
+        forward, backward = (getattr(backend, verb) for verb in (self.cell.verb, self.cell.backward_verb))
+        y, h, c, tape = forward(spec, weights, cast(x, spec.arithmetic), h, c, valid, record=True, **dropout)
+        outputs = self._outputs(y, h, c)[: 3 if self.return_state else 1]
         result = outputs if self.return_state else outputs[0]
         self._record_activity(result)
-        if self.activity_regularizer is None and choice.backend == "cpu":
-            self._plan = cpu.call_plan(spec, self.cell, self.states, bool(self.return_state), self.input_spec.axes.get(2))
-        return result
+        x_form, forms, answered = Form.of(np.asarray(sequences)), [Form.of(a) for a in outputs], of_weights(self)
+        given = None if initial_state is None else [Form.of(np.asarray(state)) for state in initial_state]
+
+        def pullback(dy: Any) -> Gradients:
+            dys = cotangents(dy, forms)
+            dx, dh, dc, dweights = backward(spec, weights, tape, *dys, *[None] * (3 - len(dys)))
+            states = None if given is None else state_gradients([dh, dc], given)
+            return Gradients(like(dx, x_form), states, answered(dweights))
+
+        return result, with_activity_losses(self, result, pullback)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A plan holds what the attributes said when it was made.
+        # A plan holds what the attributes said when it was made. The revision tells a call that is under way in another thread
+        # that its own plan would be out of date.
         object.__setattr__(self, name, value)
         if name != "_plan":
+            object.__setattr__(self, "_revision", self.__dict__.get("_revision", 0) + 1)
             object.__setattr__(self, "_plan", None)
 
     def __getstate__(self) -> dict:
         # A plan holds packed weights, which are derived data: a copy or a pickle makes its own.
         return {**self.__dict__, "_plan": None}
-
-    def _forget_plan(self) -> None:
-        self._plan = None
 
     def explain(self, sequences: Any, mask: Any = None, training: bool = False) -> selector.Choice:
         """Which backend and kernel would run this call, and why, without running it."""
@@ -196,6 +243,12 @@ class RecurrentLayer(Layer):
     def variables(self) -> list[Any]:  # type: ignore[override]
         """The weights, then the state of the seed generator (shape (2,), integers)."""
         return [*self.weights, self.cell.seed_generator.state]
+
+
+def state_gradients(gradients: Sequence[np.ndarray], given: Sequence[Form]) -> list[np.ndarray | None]:
+    """[dh, dc] as the caller gave [h, c]: summed over the samples where one state served them all."""
+    pairs = zip(gradients, given, strict=True)
+    return [like(g.sum(axis=0, keepdims=True) if g.shape != form.shape else g, form) for g, form in pairs]
 
 
 def into_buffer(out: Any, output: np.ndarray, x: np.ndarray) -> np.ndarray:

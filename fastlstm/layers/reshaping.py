@@ -33,6 +33,14 @@ class _Reshaping(Layer):
             check_rank(x, self._ndim, self.name)
         return x
 
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """dy -> dx for an input of ``shape``."""
+        raise NotImplementedError
+
+    def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        shape = x.shape
+        return self.call(x), lambda dy: (self._backward(dy, shape), [])
+
     def _checked(self, input_shape: Any) -> tuple:
         """``input_shape`` as a tuple. ValueError for the wrong number of axes."""
         shape = tuple(input_shape)
@@ -80,6 +88,9 @@ class Reshape(_Reshaping):
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return x.reshape(len(x), *self._resolved(x.shape[1:]))
 
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return dy.reshape(shape)
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, *rest = self._checked(input_shape)
         return (batch, *self._resolved(tuple(rest)))
@@ -105,6 +116,9 @@ class Permute(_Reshaping):
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return np.ascontiguousarray(x.transpose(0, *self.dims))
+
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return dy.transpose(np.argsort((0, *self.dims)))
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         shape = self._checked(input_shape)
@@ -135,6 +149,9 @@ class RepeatVector(_Reshaping):
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return np.repeat(x[:, None], self.n, axis=1)
 
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        return dy.sum(axis=1)
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, channels = self._checked(input_shape)
         return (batch, self.n, channels)
@@ -152,6 +169,10 @@ class UpSampling1D(_Reshaping):
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         return np.repeat(x, self.size, axis=1)
+
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        batch, steps, channels = shape
+        return dy.reshape(batch, steps, self.size, channels).sum(axis=2)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, steps, channels = self._checked(input_shape)
@@ -182,6 +203,10 @@ class ZeroPadding1D(_Reshaping):
         np.moveaxis(y, self._axis, 1)[:, left : left + size] = np.moveaxis(x, self._axis, 1)
         return y
 
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        inside = slice(self.padding[0], self.padding[0] + shape[self._axis])
+        return dy[:, inside] if self._axis == 1 else dy[:, :, inside]
+
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         shape = list(self._checked(input_shape))
         if shape[self._axis] is not None:
@@ -205,6 +230,11 @@ class Cropping1D(_Reshaping):
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         _, steps, _ = self.compute_output_shape(x.shape)
         return np.ascontiguousarray(x[:, self.cropping[0] : self.cropping[0] + steps])
+
+    def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        dx = np.zeros(shape, dy.dtype)
+        dx[:, self.cropping[0] : self.cropping[0] + dy.shape[1]] = dy
+        return dx
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, steps, channels = self._checked(input_shape)

@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import require_array
 from .base import Layer
 from .checks import floats_to
+from .gradients import joining_activity_losses
 from .wrapper import build_inner, inner_layer, serialize
 
 
@@ -46,6 +47,46 @@ class TimeDistributed(Layer):
         return floats_to(inputs, name, self.storage_dtype)
 
     def call(self, x: np.ndarray, mask: Any = None, training: bool = False) -> np.ndarray:
+        mask = self._checked(x, mask)
+        return self._each_step(x, mask, training) if self._stepwise(x, training) else self._as_one_batch(x, mask)
+
+    def _vjp(self, x: np.ndarray, mask: Any = None, training: bool = False) -> tuple[np.ndarray, Any]:
+        mask = self._checked(x, mask)
+        with joining_activity_losses(False):  # those of the inner layer do not count, see the class
+            return self._inner_vjp(x, mask, training)
+
+    def _inner_vjp(self, x: np.ndarray, mask: np.ndarray | None, training: bool) -> tuple[np.ndarray, Any]:
+        if self._stepwise(x, training):
+            return self._each_step_vjp(x, mask, training)
+        batch, steps, *rest = x.shape
+        merged = None if mask is None else mask.reshape(batch * steps, *mask.shape[2:])
+        y, pullback = self.layer.vjp(x.reshape(batch * steps, *rest), mask=merged, training=training)
+        shape = self._single(y).shape
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray | None, list]:
+            answer = pullback(dy.reshape(shape))
+            return None if answer.inputs is None else answer.inputs.reshape(batch, steps, *rest), answer.weights
+
+        return y.reshape(batch, steps, *shape[1:]), pull
+
+    def _each_step_vjp(self, x: np.ndarray, mask: np.ndarray | None, training: bool) -> tuple[np.ndarray, Any]:
+        slices = [None if mask is None else mask[:, t] for t in range(x.shape[1])]
+        ran = [self.layer.vjp(x[:, t], mask=m, training=training) for t, m in enumerate(slices)]
+
+        def pull(dy: np.ndarray) -> tuple[np.ndarray | None, list]:
+            answers = [pullback(dy[:, t]) for t, (_, pullback) in enumerate(ran)]
+            dxs = [answer.inputs for answer in answers if answer.inputs is not None]
+            sums = [None if parts[0] is None else sum(parts) for parts in zip(*(a.weights for a in answers), strict=True)]
+            return np.stack(dxs, axis=1) if dxs else None, sums
+
+        return np.stack([self._single(y) for y, _ in ran], axis=1), pull
+
+    def _stepwise(self, x: np.ndarray, training: bool) -> bool:
+        """A carried state ties a step to the one before; training draws and counts each step by itself."""
+        return bool(x.shape[1]) and (training or bool(getattr(self.layer, "stateful", False)))
+
+    def _checked(self, x: np.ndarray, mask: Any) -> np.ndarray | None:
+        """The mask as an array. ValueError for a mask of another size and for an ``x`` of fewer than three axes."""
         self._child_shape(x.shape)
         if mask is not None:
             mask = require_array(mask, "mask")
@@ -53,9 +94,7 @@ class TimeDistributed(Layer):
                 raise ValueError(
                     f"`TimeDistributed` needs a `mask` of shape {x.shape[:2]} or longer. Received: mask.shape={mask.shape}"
                 )
-        # A carried state ties a step to the one before; training draws and counts each step by itself.
-        stepwise = training or getattr(self.layer, "stateful", False)
-        return self._each_step(x, mask, training) if stepwise and x.shape[1] else self._as_one_batch(x, mask)
+        return mask
 
     def _as_one_batch(self, x: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
         batch, steps = x.shape[:2]

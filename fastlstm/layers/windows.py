@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..spec import conv_rows
+
 PADDINGS = ("valid", "same", "causal")
 
 
@@ -32,8 +34,8 @@ def pads(size: int, taps: int, stride: int, dilation: int, padding: str) -> tupl
         return 0, 0
     if padding == "causal":
         return reach, 0
-    total = max((-(-size // stride) - 1) * stride + reach + 1 - size, 0)
-    return total // 2, total - total // 2
+    rows = conv_rows(size, taps, stride, dilation, "same")
+    return rows.pad_left, rows.padded_rows - size - rows.pad_left
 
 
 def padded(x: np.ndarray, left: int, right: int) -> np.ndarray:

@@ -7,7 +7,6 @@ initializers do not run: a config cannot ask for more memory or work than the we
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import math
@@ -19,15 +18,13 @@ import numpy as np
 
 from ..layers import LAYERS
 from ..layers.base import Layer
-from ..serialization import to_snake_case
 from ..variable import Variable
 from .sequential import Sequential
+from .weight_paths import INNER, groups, variables
 
 if TYPE_CHECKING:
     from ..io import KerasFile
 
-# Where Keras keeps a layer's inner layers: attribute here = group name in the weights file (keras-spec 13.2).
-_INNER = ("cell", "forward_layer", "backward_layer", "layer")
 # Config keys of older (or newer) Keras that mean nothing here, with the values that may be dropped; ANY: whatever it is.
 _ANY = object()
 _DROPPED: dict[str, Any] = {
@@ -63,13 +60,32 @@ def load_model(path: str | os.PathLike | IO[bytes]) -> Sequential:
 
 def build_model(file: KerasFile) -> Sequential:
     """The model of a file that ``io.read_keras_file`` has read."""
+    model = _build(file, fresh=False)
+    _assign_weights(model, file.arrays, file.name)
+    compile_config = file.config.get("compile_config")
+    if isinstance(compile_config, Mapping):
+        model.set_compile_config(compile_config, file.name)
+    return model
+
+
+def fresh_model(file: KerasFile) -> Sequential:
+    """A model of the config in a file, with weights that its initializers draw; ``arrays`` does not matter.
+
+    The config is the ``config.json`` of a .keras file, or {"layers": [layer dicts]} alone. ValueError as of ``load_model``.
+    """
+    if "class_name" not in file.config and "layers" in file.config:
+        file = file._replace(config={"class_name": "Sequential", "config": file.config})
+    return _build(file, fresh=True)
+
+
+def _build(file: KerasFile, fresh: bool) -> Sequential:
     config = _model_config(file)
     entries = config.get("layers")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise ValueError(f"{file.name}: the config of the model must have a list 'layers' of JSON objects")
     layers = [_make_layer(entry, file.name) for entry in entries]
     shape = _input_shape(config, file, entries)
-    if shape is None and file.arrays:
+    if shape is None and file.arrays and not fresh:
         raise ValueError(f"{file.name}: the config does not say the shape of the model's input")
 
     def building() -> str:
@@ -78,12 +94,24 @@ def build_model(file: KerasFile) -> Sequential:
         which = "" if culprit is None else f", layer {culprit.name!r} of class {type(culprit).__name__!r}"
         return f"building the model for inputs of shape {shape}{which}"
 
-    with _naming(file.name, building), _without_initializers(layers, file):
+    with _naming(file.name, building), contextlib.nullcontext() if fresh else _without_initializers(layers, file):
         model = Sequential(layers, trainable=bool(config.get("trainable", True)), name=config.get("name"))
         if shape is not None and layers:
             model.build(shape)
-    _assign_weights(model, file)
     return model
+
+
+def load_weights(model: Sequential, filepath: Any) -> None:
+    """``Sequential.load_weights``."""
+    from ..io import read_keras_file, read_weights_file
+
+    if not isinstance(filepath, str | os.PathLike) or not os.fsdecode(filepath).endswith((".weights.h5", ".keras")):
+        raise ValueError(f"The argument `filepath` must be a path that ends in '.weights.h5' or '.keras'. Received: {filepath!r}")
+    if not model.built:
+        raise ValueError(f'The model "{model.name}" has no weights yet: call `model.build(shape)` before loading')
+    path = os.fsdecode(filepath)
+    arrays = read_keras_file(path).arrays if path.endswith(".keras") else read_weights_file(path)
+    _assign_weights(model, arrays, path)
 
 
 @contextlib.contextmanager
@@ -152,7 +180,7 @@ def _clean(entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     kept = {key: value for key, value in config.items() if not _droppable(key, value, class_name)}
     if class_name == "Sequential":
         return {**entry, "config": _clean_stack(kept, where)}
-    for key in _INNER:
+    for key in INNER:
         inner = kept.get(key)
         if isinstance(inner, Mapping) and "class_name" in inner:
             inner_config = inner.get("config")
@@ -237,24 +265,16 @@ def _tree(layer: Layer) -> list[Layer]:
     return [layer] + [inner for child in layer._layers for inner in _tree(child)]
 
 
-def _groups(model: Sequential) -> Iterator[tuple[str, Layer]]:
-    """Group name of every layer: its class name in snake case, numbered in the order of the layers (keras-spec 13.2)."""
-    counts: collections.Counter[str] = collections.Counter()
-    for layer in model.layers:
-        name = to_snake_case(type(layer).__name__)
-        yield (f"{name}_{counts[name]}" if counts[name] else name), layer
-        counts[name] += 1
-
-
-def _assign_weights(model: Sequential, file: KerasFile) -> None:
-    """Copies the file's arrays into the variables. ValueError unless they fit one to one."""
-    arrays = {path: array for path, array in file.arrays.items() if not set(path.split("/")) & set(_SEED_GROUPS)}
+def _assign_weights(model: Sequential, found: Mapping[str, np.ndarray], file: str) -> None:
+    """Copies arrays by HDF5 path into the variables. ValueError, and nothing is written, unless they fit one to one."""
+    arrays = {path: array for path, array in found.items() if not set(path.split("/")) & set(_SEED_GROUPS)}
     # Files of Keras 2.13 to 2.15 name the list of layers after another attribute.
     older = any(path.startswith("_layer_checkpoint_dependencies/") for path in arrays)
     top = "_layer_checkpoint_dependencies" if older else "layers"
-    for group, layer in _groups(model):
-        where = f"{file.name}: layer {layer.name!r} of class {type(layer).__name__!r}"
-        for path, variable in _variables(f"{top}/{group}", layer):
+    pairs = []
+    for group, layer in groups(model.layers):
+        where = f"{file}: layer {layer.name!r} of class {type(layer).__name__!r}"
+        for path, variable in variables(f"{top}/{group}", layer):
             if path not in arrays:
                 raise ValueError(f"{where}: the weights file has no dataset '{path}' ({variable.name} of shape {variable.shape})")
             array = arrays.pop(path)
@@ -263,20 +283,8 @@ def _assign_weights(model: Sequential, file: KerasFile) -> None:
                     f"{where}: dataset '{path}' has shape {array.shape} and dtype {array.dtype}, expected {variable.shape} and "
                     f"{variable.dtype} for {variable.name}"
                 )
-            variable.assign(array)
+            pairs.append((variable, array))
     if arrays:
-        raise ValueError(f"{file.name}: the weights file has datasets that no layer of the model takes: {sorted(arrays)[:4]}")
-
-
-def _variables(group: str, layer: Layer) -> Iterator[tuple[str, Variable]]:
-    """Dataset path of every variable of a layer and of its inner layers: own trainable ones first, as Keras saves them."""
-    own = [v for v in layer._variables if v.trainable] + [v for v in layer._variables if not v.trainable]
-    for index, variable in enumerate(own):
-        yield f"{group}/vars/{index}", variable
-    if isinstance(layer, Sequential):
-        for name, inner in _groups(layer):
-            yield from _variables(f"{group}/layers/{name}", inner)
-    for attribute in _INNER:
-        part = getattr(layer, attribute, None)
-        if isinstance(part, Layer):
-            yield from _variables(f"{group}/{attribute}", part)
+        raise ValueError(f"{file}: the weights file has datasets that no layer of the model takes: {sorted(arrays)[:4]}")
+    for variable, array in pairs:
+        variable.assign(array)

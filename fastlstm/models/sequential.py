@@ -5,7 +5,6 @@ In terms of ``layers``; made by callers and by ``models.saving``. A Sequential i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,13 +12,13 @@ import numpy as np
 
 from ..arrays import require_array
 from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
-from ..layers.checks import positive_int
+from ..layers.gradients import Pullback
 from ..layers.wrapper import build_inner, inner_layer, serialize
-from .progress import Progress
+from ..training.trainer import Trainer
 from .summary import summary_lines
 
 
-class Sequential(Layer):
+class Sequential(Trainer):
     """A linear stack of layers.
 
     Args: ``layers``: an iterable of layers, the first may be an ``InputLayer``, which builds the model at once; without it the
@@ -161,6 +160,11 @@ class Sequential(Layer):
         """True if any layer carries its state from call to call."""
         return any(getattr(layer, "stateful", False) for layer in self._stack)
 
+    @property
+    def static_batch_size(self) -> int | None:
+        """The batch size that a stateful model was built for, else None."""
+        return self.input_shape[0] if self.built and self.stateful else None
+
     # -- call -------------------------------------------------------------------------------------------------------
     def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
         """As it came: the first layer knows which dtype it wants."""
@@ -175,16 +179,49 @@ class Sequential(Layer):
         return self.call(x, mask=mask, training=bool(training))
 
     def call(self, x: np.ndarray, mask: Any = None, training: bool = False) -> Any:
+        return self._chain(x, mask, lambda layer, x, mask: layer(x, mask=mask, training=training))
+
+    def _chain(self, x: np.ndarray, mask: Any, run: Callable[[Layer, np.ndarray, Any], Any]) -> Any:
+        """``run(layer, x, mask)`` for one layer after the other. Returns the last one's output."""
         x = self._fit_rank(x)
         layers = self.layers
         for index, layer in enumerate(layers, 1):
-            y = layer(x, mask=mask, training=training)
+            y = run(layer, x, mask)
             if index < len(layers):
                 if isinstance(y, (tuple, list)):
                     raise _several(layer)
                 mask = layer.compute_mask(x, mask)
             x = y
         return x
+
+    def vjp(self, inputs: Any, mask: Any = None, training: bool = True) -> tuple[Any, Pullback]:
+        """``(outputs, pullback)`` of all layers; see ``Layer.vjp``. A layer used twice gets the sum of its gradients."""
+        x = self._as_input(inputs)
+        if not self.built:
+            self.build_once(x.shape if self.stateful else (None, *x.shape[1:]))
+        return super().vjp(x, mask=mask, training=training)
+
+    def _vjp(self, x: np.ndarray, mask: Any = None, training: bool = False) -> tuple[Any, Any]:
+        pullbacks: list[tuple[Layer, Pullback]] = []
+
+        def run(layer: Layer, x: np.ndarray, mask: Any) -> Any:
+            y, pullback = layer.vjp(x, mask=mask, training=training)
+            pullbacks.append((layer, pullback))
+            return y
+
+        shape = x.shape
+
+        def pull(dy: Any) -> tuple[np.ndarray | None, list]:
+            sums: dict[int, np.ndarray] = {}
+            for layer, pullback in reversed(pullbacks):
+                answer = pullback(dy)
+                for variable, gradient in zip(layer.weights, answer.weights, strict=True):
+                    if gradient is not None:
+                        sums[id(variable)] = sums.get(id(variable), 0) + gradient
+                dy = answer.inputs
+            return None if dy is None else dy.reshape(shape), [sums.get(id(variable)) for variable in self.weights]
+
+        return self._chain(x, mask, run), pull
 
     def _fit_rank(self, x: np.ndarray) -> np.ndarray:
         """``x`` with a last axis of 1 added or taken away where the input shape says so. ValueError for other ranks."""
@@ -211,41 +248,32 @@ class Sequential(Layer):
             mask = after
         return mask
 
-    def predict(self, x: Any, batch_size: int | None = 32, verbose: Any = "auto", steps: int | None = None) -> Any:
-        """The model's output for all samples of ``x`` [N,…], computed in batches and put together.
+    # -- files ------------------------------------------------------------------------------------------------------
+    def save(self, filepath: Any, overwrite: bool = True) -> None:
+        """Writes a ``.keras`` file that Keras 3 and ``load_model`` open: layers, weights, and what ``compile`` was told.
 
-        Args: ``batch_size``: samples a batch; None: 32, or what a stateful model was built for. ``verbose``: 1 a progress bar, 0
-        none, "auto" a bar if the work lasts longer than a second and stderr is a terminal. ``steps``: at most so many batches.
-        ValueError for a batch size or steps below 1, and for a stateful model unless all batches are of the size it was
-        built for (checked before anything runs).
+        ``filepath``: a path that ends in ".keras", or a binary file object. The file appears complete or not at all. The state
+        of the optimizer and carried states are not in it. ValueError for another suffix and before build, FileExistsError
+        with ``overwrite=False``, OSError where it cannot be written, ImportError without h5py.
         """
-        x = self._as_input(x, "x")
-        if x.ndim == 0:
-            raise ValueError("The argument `x` must have a batch axis. Received: a single number")
-        size = self._batch_size(batch_size, len(x))
-        batches = math.ceil(len(x) / size)
-        if steps is not None:
-            batches = min(batches, positive_int(steps, "steps"))
-        if batches == 0:
-            return self(x)
-        parts = []
-        with Progress(batches, verbose) as progress:
-            for k in range(batches):
-                parts.append(self(x[k * size : (k + 1) * size]))
-                progress.advance()
-        if isinstance(parts[0], tuple):
-            return tuple(_joined(list(outputs)) for outputs in zip(*parts, strict=True))
-        return _joined(parts)
+        from .writing import save_model
 
-    def _batch_size(self, batch_size: int | None, samples: int) -> int:
-        static = self.input_shape[0] if self.built and self.stateful else None
-        size = min(positive_int(batch_size if batch_size is not None else static or 32, "batch_size"), samples or 1)
-        if self.stateful and samples and (samples % size or size != (static or size)):
-            raise ValueError(
-                f'The model "{self.name}" is stateful: all batches must have {static or "the same number of"} samples. Received: '
-                f"{samples} samples and batch_size={batch_size}"
-            )
-        return size
+        save_model(self, filepath, overwrite)
+
+    def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
+        """Writes the weights alone to a ".weights.h5" file; errors as of ``save``."""
+        from .writing import save_weights
+
+        save_weights(self, filepath, overwrite)
+
+    def load_weights(self, filepath: Any) -> None:
+        """Takes the weights of a ".weights.h5" or ".keras" file of a model of the same layers.
+
+        ValueError, naming the file, where it is damaged or does not fit (the model is then as it was).
+        """
+        from .saving import load_weights
+
+        load_weights(self, filepath)
 
     # -- reports and config -----------------------------------------------------------------------------------------
     def summary(self, *, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
@@ -287,10 +315,6 @@ def _several(layer: Layer) -> ValueError:
         f'The layer "{layer.name}" returns several arrays (such as return_state=True), which only the last layer of a Sequential '
         "model may do"
     )
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 LAYERS["Sequential"] = Sequential  # models stand above layers, so that the table cannot name it by itself

@@ -57,13 +57,16 @@ typedef struct {
   int gates;
 } fl_layout;
 
-/* One term of a pre-activation: row r is `runs` runs of `length` reals, `step` apart, from base + offset[r].
-   panel: packed matrix of runs*length rows; NULL: the term is absent. */
+/* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the runs of a group
+   begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
+   first groups*runs*length. NULL: the term is absent. */
 typedef struct {
   const void *panel;
   const void *base;
   const ptrdiff_t *offset;
   ptrdiff_t runs, length, step;
+  ptrdiff_t groups, group_step;
+  ptrdiff_t depth;
 } fl_product;
 
 /* One time step of `count` rows, whose numbers stand in rows[count]; offsets are indexed by row number. */
@@ -73,10 +76,14 @@ typedef struct {
   fl_product x, h;              /* x.panel NULL: init holds x's share already */
   void *init;                   /* bias panel [blocks][4][W], or z rows (padded for step, flat [4U] for cell_rows) */
   const ptrdiff_t *init_offset; /* [rows], or NULL where init is one bias panel */
-  void *c, *h_out;              /* c in and out, h out; h.base must not be h_out */
+  const void *c;                /* c in */
+  void *c_out, *h_out;          /* c_out may be c; h.base must not be h_out */
   const ptrdiff_t *c_offset, *h_offset;
   void *y; /* a second place for h, or NULL */
   const ptrdiff_t *y_offset;
+  void *gates; /* the tape of the backward pass, rows [4][U]: per gate its value, or its pre-activation where the derivative needs
+                  that (fl_keeps_gate); or NULL */
+  const ptrdiff_t *gates_offset;
   int activation, recurrent_activation, rounding;
   int descending; /* take the blocks from the last to the first */
 } fl_step;
@@ -87,11 +94,30 @@ typedef struct {
   ptrdiff_t count;
   const ptrdiff_t *rows;
   fl_product x, h;
-  const void *init;
+  const void *init; /* bias panel; NULL: z itself (not padded), which is added to */
   void *z;
   const ptrdiff_t *z_offset;
   int padded;
 } fl_project;
+
+/* One time step back, for `count` rows: from what is known of h and c behind the step to what is known of them before it, without
+   the product with the recurrent kernel: dz is its input. */
+typedef struct {
+  ptrdiff_t units, count;
+  const ptrdiff_t *rows;
+  const void *gates; /* as fl_step wrote them */
+  const ptrdiff_t *gates_offset;
+  const void *c_before, *c; /* the cell state before and behind the step */
+  const ptrdiff_t *c_offset;
+  const void *dy; /* cotangent of the output, or NULL */
+  const ptrdiff_t *dy_offset;
+  const void *dh; /* cotangent of h behind the step */
+  void *dc;       /* cotangent of c: behind the step in, before it out */
+  void *dz;       /* out: panel [blocks][dz_depth][4][W]; row r's vectors stand at dz_row[r] of each block */
+  const ptrdiff_t *dz_row;
+  ptrdiff_t dz_depth;
+  int activation, recurrent_activation;
+} fl_step_back;
 
 /* One time step with rows in the lanes; padded_rows is a multiple of the table's lanes. */
 typedef struct {
@@ -114,6 +140,11 @@ typedef struct {
   void (*project)(const fl_project *);
   void (*step)(const fl_step *);
   void (*cell_rows)(const fl_step *);
+  void (*step_back)(const fl_step_back *);
+  void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth,
+                    void *sums);                    /* sums [4U] += rows of [blocks][depth][4][W] */
+  void (*add)(void *a, const void *b, ptrdiff_t n); /* a += b */
+  void (*transpose)(const void *base, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, void *out, ptrdiff_t out_stride);
   void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
                      void *weights, void *lane_bias);
   void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);

@@ -9,21 +9,28 @@
  * Rows are pointers (base + offset), so they may come from several samples, skip masked ones and overlap (windows of a convolution).
  */
 
-/* Rows and blocks of a tile: 4*FL_TILE_ROWS accumulators, plus the four weights and a broadcast, must fit the register file. */
+/* Rows of a tile, and blocks side by side for a single row: a tile of B blocks, M rows and V vectors has B*M*V accumulators, which must fit
+ * the register file beside the V weights and a broadcast. FL_TILE_ROWS is the most of any tile. */
+#undef FL_WIDE_ROWS
 #undef FL_TILE_ROWS
 #undef FL_TILE_BLOCKS
+#define FL_TILE_ROWS 8
 #if defined(FL_ISA_AVX512) || defined(FL_ISA_NEON)
-#define FL_TILE_ROWS 6
+#define FL_WIDE_ROWS 6
 #define FL_TILE_BLOCKS 3
 #elif defined(FL_ISA_AVX2)
-#define FL_TILE_ROWS 3
+#define FL_WIDE_ROWS 3
 #define FL_TILE_BLOCKS 2
 #else
-#define FL_TILE_ROWS 2
+#define FL_WIDE_ROWS 2
 #define FL_TILE_BLOCKS 1
 #endif
 
 /* ---- layout --------------------------------------------------------------------------------------------------------- */
+/* Vectors of a block: 4, or fewer where a plain matrix has no more columns. */
+FL_INLINE int FL(vectors)(const fl_layout *layout) {
+  return layout->gates || layout->columns > 2 * FL_W ? 4 : layout->columns > FL_W ? 2 : 1;
+}
 /* How many of the W lanes of vector `gate` in block `block` exist. */
 FL_INLINE ptrdiff_t FL(lanes)(const fl_layout *layout, ptrdiff_t block, ptrdiff_t gate) {
   ptrdiff_t first = layout->gates ? block * FL_W : (4 * block + gate) * FL_W;
@@ -40,14 +47,17 @@ FL_INLINE ptrdiff_t FL(blocks)(const fl_layout *layout) {
 }
 
 /* Number of reals that pack() writes for a matrix of `depth` rows. */
-FL_STATIC ptrdiff_t FL(panel_size)(const fl_layout *layout, ptrdiff_t depth) { return FL(blocks)(layout) * depth * 4 * FL_W; }
+FL_STATIC ptrdiff_t FL(panel_size)(const fl_layout *layout, ptrdiff_t depth) {
+  return FL(blocks)(layout) * depth * FL(vectors)(layout) * FL_W;
+}
 
-/* Packs matrix [depth, all columns] (row stride `stride` reals) into panel [blocks][depth][4][W]. */
+/* Packs matrix [depth, all columns] (row stride `stride` reals) into panel [blocks][depth][vectors][W]. */
 FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel) {
   real *out = (real *)panel;
+  const int vectors = FL(vectors)(layout);
   for (ptrdiff_t block = 0; block < FL(blocks)(layout); block++)
     for (ptrdiff_t p = 0; p < depth; p++)
-      for (ptrdiff_t gate = 0; gate < 4; gate++, out += FL_W) {
+      for (int gate = 0; gate < vectors; gate++, out += FL_W) {
         const ptrdiff_t n = FL(lanes)(layout, block, gate);
         const real *from = (const real *)matrix + p * stride + (n ? FL(column)(layout, block, gate) : 0);
         for (ptrdiff_t k = 0; k < FL_W; k++) out[k] = k < n ? from[k] : 0;
@@ -55,89 +65,122 @@ FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *ma
 }
 
 /* ---- the micro-kernel ----------------------------------------------------------------------------------------------- */
-/* acc[b][m][g] += row[m] * panel of block b; B blocks of `panel_stride` reals, M rows, `depth` values a row. B and M are constants. */
-FL_INLINE void FL(multiply)(int B, int M, vec acc[][FL_TILE_ROWS][4], const real *const row[], const real *panel,
+/* acc[b][m][g] += row[m] * panel of block b; B blocks of `panel_stride` reals, M rows, V vectors, `depth` values a row. B, M and V are
+ * constants. */
+FL_INLINE void FL(multiply)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], const real *const row[], const real *panel,
                             ptrdiff_t panel_stride, ptrdiff_t depth) {
   for (ptrdiff_t p = 0; p < depth; p++) {
     FL_UNROLL
     for (int b = 0; b < B; b++) {
-      const real *w = panel + b * panel_stride + p * 4 * FL_W;
-#if FL_TILE_ROWS > 3
-      const vec w0 = v_load(w), w1 = v_load(w + FL_W), w2 = v_load(w + 2 * FL_W), w3 = v_load(w + 3 * FL_W);
+      const real *w = panel + b * panel_stride + p * V * FL_W;
+#if FL_WIDE_ROWS > 3
+      vec wg[4];
+      FL_UNROLL
+      for (int g = 0; g < V; g++) wg[g] = v_load(w + g * FL_W);
       FL_UNROLL
       for (int m = 0; m < M; m++) {
         const vec a = v_set(row[m][p]);
-        acc[b][m][0] = v_fma(a, w0, acc[b][m][0]);
-        acc[b][m][1] = v_fma(a, w1, acc[b][m][1]);
-        acc[b][m][2] = v_fma(a, w2, acc[b][m][2]);
-        acc[b][m][3] = v_fma(a, w3, acc[b][m][3]);
-      }
-#else /* sixteen registers: hold the rows' values, let the weights pass through one register */
-      vec a[FL_TILE_ROWS];
-      FL_UNROLL
-      for (int m = 0; m < M; m++) a[m] = v_set(row[m][p]);
-      FL_UNROLL
-      for (int g = 0; g < 4; g++) {
-        const vec wg = v_load(w + g * FL_W);
         FL_UNROLL
-        for (int m = 0; m < M; m++) acc[b][m][g] = v_fma(a[m], wg, acc[b][m][g]);
+        for (int g = 0; g < V; g++) acc[b][m][g] = v_fma(a, wg[g], acc[b][m][g]);
+      }
+#else /* sixteen registers: the weights pass through one (wide tiles hold the rows' values, narrow ones the weights) */
+      if (V == 4) {
+        vec a[FL_TILE_ROWS];
+        FL_UNROLL
+        for (int m = 0; m < M; m++) a[m] = v_set(row[m][p]);
+        FL_UNROLL
+        for (int g = 0; g < V; g++) {
+          const vec wg = v_load(w + g * FL_W);
+          FL_UNROLL
+          for (int m = 0; m < M; m++) acc[b][m][g] = v_fma(a[m], wg, acc[b][m][g]);
+        }
+      } else {
+        vec wg[4];
+        FL_UNROLL
+        for (int g = 0; g < V; g++) wg[g] = v_load(w + g * FL_W);
+        FL_UNROLL
+        for (int m = 0; m < M; m++) {
+          const vec a = v_set(row[m][p]);
+          FL_UNROLL
+          for (int g = 0; g < V; g++) acc[b][m][g] = v_fma(a, wg[g], acc[b][m][g]);
+        }
       }
 #endif
     }
   }
 }
 
-/* The pre-activations of B blocks for M rows: init, then x, then h, into z. B and M are constants. */
-FL_INLINE void FL(tile)(int B, int M, const fl_product *x, const fl_product *h, const void *init, const ptrdiff_t *init_offset,
-                        const ptrdiff_t *rows, ptrdiff_t block, vec z[][FL_TILE_ROWS][4]) {
-  vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4];
-  const real *pointer[FL_TILE_ROWS];
+/* acc = what stands in panel-ordered rows (bias panel, padded z): row m begins at init + init_offset[rows[m]]. */
+FL_INLINE void FL(load_panel)(int B, int M, int V, const void *init, const ptrdiff_t *init_offset, const ptrdiff_t *rows,
+                              ptrdiff_t block, vec acc[][FL_TILE_ROWS][4]) {
   FL_UNROLL
   for (int m = 0; m < M; m++) {
-    const real *start = (const real *)init + (init_offset ? init_offset[rows[m]] : 0) + block * 4 * FL_W;
+    const real *start = (const real *)init + (init_offset ? init_offset[rows[m]] : 0) + block * V * FL_W;
     FL_UNROLL
     for (int b = 0; b < B; b++) {
       FL_UNROLL
-      for (int g = 0; g < 4; g++) acc[b][m][g] = v_load(start + (4 * b + g) * FL_W);
+      for (int g = 0; g < V; g++) acc[b][m][g] = v_load(start + (V * b + g) * FL_W);
     }
   }
-  for (int k = 0; k < 2; k++) {
-    const fl_product *part = k ? h : x;
-    if (part->panel == NULL) continue;
-    const ptrdiff_t stride = part->runs * part->length * 4 * FL_W;
-    const real *panel = (const real *)part->panel + block * stride;
-    for (ptrdiff_t run = 0; run < part->runs; run++, panel += part->length * 4 * FL_W) {
+}
+
+/* acc += one product. B, M and V are constants. */
+FL_INLINE void FL(add_product)(int B, int M, int V, const fl_product *part, const ptrdiff_t *rows, ptrdiff_t block,
+                               vec acc[][FL_TILE_ROWS][4]) {
+  if (part->panel == NULL) return;
+  const real *pointer[FL_TILE_ROWS];
+  const ptrdiff_t stride = part->depth * V * FL_W;
+  const real *panel = (const real *)part->panel + block * stride;
+  for (ptrdiff_t group = 0; group < part->groups; group++)
+    for (ptrdiff_t run = 0; run < part->runs; run++, panel += part->length * V * FL_W) {
+      const real *base = (const real *)part->base + group * part->group_step + run * part->step;
       FL_UNROLL
-      for (int m = 0; m < M; m++) pointer[m] = (const real *)part->base + part->offset[rows[m]] + run * part->step;
-      FL(multiply)(B, M, acc, pointer, panel, stride, part->length);
+      for (int m = 0; m < M; m++) pointer[m] = base + part->offset[rows[m]];
+      FL(multiply)(B, M, V, acc, pointer, panel, stride, part->length);
     }
-  }
+}
+
+/* z = acc, so that what follows may index it freely without pulling the accumulators out of their registers. */
+FL_INLINE void FL(spill)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], vec z[][FL_TILE_ROWS][4]) {
   FL_UNROLL
   for (int b = 0; b < B; b++) {
     FL_UNROLL
     for (int m = 0; m < M; m++) {
       FL_UNROLL
-      for (int g = 0; g < 4; g++) z[b][m][g] = acc[b][m][g];
+      for (int g = 0; g < V; g++) z[b][m][g] = acc[b][m][g];
     }
   }
 }
 
 /* ---- fused step: the cell follows in the same pass ------------------------------------------------------------------ */
+/* Writes the tape of W units of one row; z holds the gates' values or pre-activations, as FL(cell) left them. */
+FL_INLINE void FL(record)(const fl_step *s, ptrdiff_t row, ptrdiff_t u, ptrdiff_t n, const vec z[4]) {
+  real *gates = (real *)s->gates + s->gates_offset[row] + u;
+  for (int g = 0; g < 4; g++, gates += s->units) {
+    if (n == FL_W)
+      v_store(gates, z[g]);
+    else
+      v_store_n(gates, z[g], n);
+  }
+}
+
 FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdiff_t *rows, ptrdiff_t block,
                           vec z[][FL_TILE_ROWS][4]) {
   for (int b = 0; b < B; b++) {
     const ptrdiff_t u = (block + b) * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
     for (int m = 0; m < M; m++) {
-      real *c_row = (real *)s->c + s->c_offset[rows[m]] + u, *h_row = (real *)s->h_out + s->h_offset[rows[m]] + u;
+      const real *c_row = (const real *)s->c + s->c_offset[rows[m]] + u;
+      real *c_out = (real *)s->c_out + s->c_offset[rows[m]] + u, *h_row = (real *)s->h_out + s->h_offset[rows[m]] + u;
       real *y_row = s->y ? (real *)s->y + s->y_offset[rows[m]] + u : NULL;
       vec h, c = n == FL_W ? v_load(c_row) : v_load_n(c_row, n);
       FL(cell)(kind, s->activation, s->recurrent_activation, s->rounding, z[b][m], &c, &h);
+      if (s->gates) FL(record)(s, rows[m], u, n, z[b][m]);
       if (n == FL_W) {
-        v_store(c_row, c);
+        v_store(c_out, c);
         v_store(h_row, h);
         if (y_row) v_store(y_row, h);
       } else {
-        v_store_n(c_row, c, n);
+        v_store_n(c_out, c, n);
         v_store_n(h_row, h, n);
         if (y_row) v_store_n(y_row, h, n);
       }
@@ -147,9 +190,9 @@ FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdif
 
 /* One function a tile size, so that each gets its own registers; which sizes exist depends on the register file. */
 #undef FL_FOR_TILES
-#if FL_TILE_ROWS == 6
+#if FL_WIDE_ROWS == 6
 #define FL_FOR_TILES(make) make(1, 1) make(1, 2) make(1, 3) make(1, 4) make(1, 5) make(1, 6) make(2, 1) make(3, 1)
-#elif FL_TILE_ROWS == 3
+#elif FL_WIDE_ROWS == 3
 #define FL_FOR_TILES(make) make(1, 1) make(1, 2) make(1, 3) make(2, 1)
 #else
 #define FL_FOR_TILES(make) make(1, 1) make(1, 2)
@@ -157,8 +200,11 @@ FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdif
 
 #define FL_STEP_TILE(B, M)                                                                      \
   FL_STATIC void FL(step_##B##x##M)(const fl_step *s, const ptrdiff_t *rows, ptrdiff_t block) { \
-    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                     \
-    FL(tile)(B, M, &s->x, &s->h, s->init, s->init_offset, rows, block, z);                      \
+    vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4], z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];               \
+    FL(load_panel)(B, M, 4, s->init, s->init_offset, rows, block, acc);                         \
+    FL(add_product)(B, M, 4, &s->x, rows, block, acc);                                          \
+    FL(add_product)(B, M, 4, &s->h, rows, block, acc);                                          \
+    FL(spill)(B, M, 4, acc, z);                                                                 \
     if (s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID)              \
       FL(finish)(FL_CELL_TANH_SIGMOID, B, M, s, rows, block, z);                                \
     else                                                                                        \
@@ -174,9 +220,9 @@ FL_FOR_TILES(FL_STEP_TILE)
 FL_INLINE int FL(blocks_at_once)(ptrdiff_t rows, ptrdiff_t blocks_left) {
   return rows > 1 ? 1 : blocks_left < FL_TILE_BLOCKS ? (int)blocks_left : FL_TILE_BLOCKS;
 }
-/* Rows of the next tile: as even a split as FL_TILE_ROWS allows (8 rows: 4 + 4, not 6 + 2). */
-FL_INLINE int FL(rows_at_once)(ptrdiff_t left) {
-  const ptrdiff_t tiles = (left + FL_TILE_ROWS - 1) / FL_TILE_ROWS;
+/* Rows of the next tile: as even a split as `most` rows a tile allow (8 rows by 6: 4 + 4, not 6 + 2). */
+FL_INLINE int FL(rows_at_once)(ptrdiff_t left, int most) {
+  const ptrdiff_t tiles = (left + most - 1) / most;
   return (int)((left + tiles - 1) / tiles);
 }
 
@@ -188,7 +234,7 @@ FL_STATIC void FL(step)(const fl_step *s) {
     const ptrdiff_t block = s->descending ? blocks - done - B : done;
     for (ptrdiff_t first = 0; first < s->count;) {
       const ptrdiff_t *rows = s->rows + first;
-      const int M = FL(rows_at_once)(s->count - first);
+      const int M = FL(rows_at_once)(s->count - first, FL_WIDE_ROWS);
       switch (16 * B + M) { FL_FOR_TILES(FL_STEP_CASE) }
       first += M;
     }
@@ -197,11 +243,12 @@ FL_STATIC void FL(step)(const fl_step *s) {
 }
 
 /* ---- projection: z = init + x @ panel + h @ panel ---------------------------------------------------------------------------- */
-FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block, vec z[][FL_TILE_ROWS][4]) {
+FL_INLINE void FL(store_z)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block,
+                           vec z[][FL_TILE_ROWS][4]) {
   for (int b = 0; b < B; b++)
     for (int m = 0; m < M; m++) {
       real *row = (real *)s->z + s->z_offset[rows[m]];
-      for (int g = 0; g < 4; g++) {
+      for (int g = 0; g < V; g++) {
         if (s->padded) {
           v_store(row + (4 * (block + b) + g) * FL_W, z[b][m][g]);
           continue;
@@ -216,11 +263,38 @@ FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *r
     }
 }
 
+/* acc = what stands in z, in the columns of the unpacked matrix; lanes that do not exist read as 0. */
+FL_INLINE void FL(load_z)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block,
+                          vec acc[][FL_TILE_ROWS][4]) {
+  FL_UNROLL
+  for (int b = 0; b < B; b++) {
+    FL_UNROLL
+    for (int m = 0; m < M; m++) {
+      const real *row = (const real *)s->z + s->z_offset[rows[m]];
+      FL_UNROLL
+      for (int g = 0; g < V; g++) {
+        const ptrdiff_t n = FL(lanes)(&s->layout, block + b, g);
+        acc[b][m][g] = n > 0 ? v_load_n(row + FL(column)(&s->layout, block + b, g), n) : v_set(0);
+      }
+    }
+  }
+}
+
+FL_INLINE void FL(project_tile)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) {
+  vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4], z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];
+  if (s->init)
+    FL(load_panel)(B, M, V, s->init, NULL, rows, block, acc);
+  else
+    FL(load_z)(B, M, V, s, rows, block, acc);
+  FL(add_product)(B, M, V, &s->x, rows, block, acc);
+  FL(add_product)(B, M, V, &s->h, rows, block, acc);
+  FL(spill)(B, M, V, acc, z);
+  FL(store_z)(B, M, V, s, rows, block, z);
+}
+
 #define FL_PROJECT_TILE(B, M)                                                                         \
   FL_STATIC void FL(project_##B##x##M)(const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) { \
-    vec z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];                                                           \
-    FL(tile)(B, M, &s->x, &s->h, s->init, NULL, rows, block, z);                                      \
-    FL(store_z)(B, M, s, rows, block, z);                                                             \
+    FL(project_tile)(B, M, 4, s, rows, block);                                                        \
   }
 #define FL_PROJECT_CASE(B, M)              \
   case 16 * B + M:                         \
@@ -228,14 +302,40 @@ FL_INLINE void FL(store_z)(int B, int M, const fl_project *s, const ptrdiff_t *r
     break;
 FL_FOR_TILES(FL_PROJECT_TILE)
 
-/* z rows of s->count rows: bias panel + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
+/* Narrow matrices: one block of V < 4 vectors, so more rows fit. */
+#undef FL_FOR_NARROW
+#define FL_FOR_NARROW(make)                                                                                                \
+  make(1, 1) make(1, 2) make(1, 3) make(1, 4) make(1, 5) make(1, 6) make(1, 7) make(1, 8) make(2, 1) make(2, 2) make(2, 3) \
+      make(2, 4) make(2, 5)
+#define FL_NARROW_TILE(V, M) \
+  FL_STATIC void FL(narrow_##V##x##M)(const fl_project *s, const ptrdiff_t *rows) { FL(project_tile)(1, M, V, s, rows, 0); }
+#define FL_NARROW_CASE(V, M)       \
+  case 16 * V + M:                 \
+    FL(narrow_##V##x##M)(s, rows); \
+    break;
+FL_FOR_NARROW(FL_NARROW_TILE)
+
+FL_STATIC void FL(project_narrow)(const fl_project *s, int V) {
+  for (ptrdiff_t first = 0; first < s->count;) {
+    const ptrdiff_t *rows = s->rows + first;
+    const int M = FL(rows_at_once)(s->count - first, V == 1 ? 8 : 5);
+    switch (16 * V + M) { FL_FOR_NARROW(FL_NARROW_CASE) }
+    first += M;
+  }
+}
+
+/* z rows of s->count rows: init or z itself, + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
 FL_STATIC void FL(project)(const fl_project *s) {
   const ptrdiff_t blocks = FL(blocks)(&s->layout);
+  if (FL(vectors)(&s->layout) < 4) {
+    FL(project_narrow)(s, FL(vectors)(&s->layout));
+    return;
+  }
   for (ptrdiff_t block = 0; block < blocks;) {
     const int B = FL(blocks_at_once)(s->count, blocks - block);
     for (ptrdiff_t first = 0; first < s->count;) {
       const ptrdiff_t *rows = s->rows + first;
-      const int M = FL(rows_at_once)(s->count - first);
+      const int M = FL(rows_at_once)(s->count - first, FL_WIDE_ROWS);
       switch (16 * B + M) { FL_FOR_TILES(FL_PROJECT_CASE) }
       first += M;
     }
@@ -252,7 +352,9 @@ FL_STATIC void FL(cell_rows)(const fl_step *s) {
   for (ptrdiff_t k = 0; k < s->count; k++) {
     const ptrdiff_t row = s->rows[k];
     real *z = (real *)s->init + s->init_offset[row];
-    real *c = (real *)s->c + s->c_offset[row], *h = (real *)s->h_out + s->h_offset[row], *y = s->y ? (real *)s->y + s->y_offset[row] : NULL;
+    const real *c = (const real *)s->c + s->c_offset[row];
+    real *c_out = (real *)s->c_out + s->c_offset[row], *h = (real *)s->h_out + s->h_offset[row],
+         *y = s->y ? (real *)s->y + s->y_offset[row] : NULL;
     if (over_row) {
       FL(activate_row)(s->recurrent_activation, z, U);
       FL(activate_row)(s->recurrent_activation, z + U, U);
@@ -262,7 +364,7 @@ FL_STATIC void FL(cell_rows)(const fl_step *s) {
         const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
         const vec new_c = v_fma(v_load_n(z + U + u, n), v_load_n(c + u, n), v_load_n(z + u, n) * v_load_n(z + 2 * U + u, n));
         const vec rounded = FL(round_storage)(s->rounding, new_c);
-        v_store_n(c + u, rounded, n);
+        v_store_n(c_out + u, rounded, n);
         v_store_n(z + u, rounded, n);
       }
       FL(activate_row)(s->activation, z, U);
@@ -273,11 +375,12 @@ FL_STATIC void FL(cell_rows)(const fl_step *s) {
     } else {
       for (ptrdiff_t u = 0; u < U; u += FL_W) {
         const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
-        const vec gates[4] = {v_load_n(z + u, n), v_load_n(z + U + u, n), v_load_n(z + 2 * U + u, n), v_load_n(z + 3 * U + u, n)};
+        vec gates[4] = {v_load_n(z + u, n), v_load_n(z + U + u, n), v_load_n(z + 2 * U + u, n), v_load_n(z + 3 * U + u, n)};
         vec new_h, new_c = v_load_n(c + u, n);
         FL(cell)(fast ? FL_CELL_TANH_SIGMOID : FL_CELL_ANY, s->activation, s->recurrent_activation, s->rounding, gates, &new_c,
                  &new_h);
-        v_store_n(c + u, new_c, n);
+        if (s->gates) FL(record)(s, row, u, n, gates);
+        v_store_n(c_out + u, new_c, n);
         v_store_n(h + u, new_h, n);
       }
     }

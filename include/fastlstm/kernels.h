@@ -40,6 +40,7 @@
 #include "cell.h"
 #include "gate_panel.h"
 #include "row_lanes.h"
+#include "gate_backward.h"
 #include "table.h"
 #undef FL_BITS
 
@@ -51,6 +52,7 @@
 #include "cell.h"
 #include "gate_panel.h"
 #include "row_lanes.h"
+#include "gate_backward.h"
 #include "table.h"
 #undef FL_BITS
 

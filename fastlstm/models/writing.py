@@ -1,0 +1,102 @@
+"""Sequential -> ``.keras`` and ``.weights.h5`` files, as Keras 3 writes them (keras-spec 13). The other way round: ``saving``.
+
+In terms of the layers' ``get_config`` and ``io.keras_writer``. Used by ``Sequential.save`` and ``save_weights``.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..layers.base import Layer
+from ..layers.wrapper import serialize
+from ..version import __version__
+from .weight_paths import INNER, groups, holders, variables
+
+if TYPE_CHECKING:
+    from .sequential import Sequential
+
+FORMAT = "3.15.1"  # the version of Keras whose files these are like
+# Layers without weights that Keras builds all the same, and says so in the file.
+_BUILT = ("Cropping1D", "Flatten", "Permute", "RepeatVector", "UpSampling1D", "ZeroPadding1D")
+
+
+def save_model(model: Sequential, filepath: Any, overwrite: bool = True) -> None:
+    """``Sequential.save``."""
+    from ..io.keras_writer import write_keras_file
+
+    _check_target(filepath, ".keras", overwrite)
+    arrays, names = _weights(model)
+    metadata = {
+        "keras_version": FORMAT,
+        "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
+        "written_by": f"fastlstm {__version__}",
+    }
+    write_keras_file(filepath, model_config(model), metadata, arrays, names)
+
+
+def save_weights(model: Sequential, filepath: Any, overwrite: bool = True) -> None:
+    """``Sequential.save_weights``."""
+    from ..io.keras_writer import write_weights_file
+
+    _check_target(filepath, ".weights.h5", overwrite)
+    write_weights_file(filepath, *_weights(model))
+
+
+def _check_target(filepath: Any, suffix: str, overwrite: bool) -> None:
+    if suffix == ".keras" and callable(getattr(filepath, "write", None)):
+        return
+    if not isinstance(filepath, str | os.PathLike):
+        raise TypeError(f"The argument `filepath` must be a str or an os.PathLike. Received: {type(filepath).__name__}")
+    path = os.fsdecode(filepath)
+    if not path.endswith(suffix):
+        raise ValueError(f"The argument `filepath` must end in {suffix!r}. Received: filepath={path!r}")
+    if not overwrite and os.path.exists(path):
+        raise FileExistsError(f"{path}: the file exists, and overwrite=False")
+
+
+# -- weights ------------------------------------------------------------------------------------------------------------
+def _weights(model: Sequential) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays by HDF5 path, and the layer's name by group. ValueError for models that a file cannot hold."""
+    if not model.built:
+        raise ValueError(f'The model "{model.name}" has no weights yet: call `model.build(shape)` before saving')
+    if len({id(layer) for layer in model.layers}) < len(model.layers):
+        raise ValueError(f'The model "{model.name}" uses one layer in two places, which a file cannot express')
+    arrays: dict[str, np.ndarray] = {}
+    names = {"vars": model.name}
+    for group, layer in groups(model.layers):
+        path = f"layers/{group}"
+        names |= {f"{inner}/vars": holder.name for inner, holder in holders(path, layer)}
+        arrays |= {dataset: variable.value for dataset, variable in variables(path, layer)}
+    return arrays, names
+
+
+# -- config -------------------------------------------------------------------------------------------------------------
+def model_config(model: Sequential) -> dict[str, Any]:
+    """config.json of a built model, what ``compile`` was told included."""
+    shape = list(model.input_shape)
+    return {
+        **_entry(model, shape),
+        "build_config": {"input_shape": shape},
+        "compile_config": model.compile_config(),
+    }
+
+
+def _entry(layer: Any, input_shape: Any) -> dict[str, Any]:
+    """The dict of a layer, inner layers included, with the input shapes that Keras builds it by."""
+    entry = serialize(layer)
+    config = entry["config"]
+    if hasattr(layer, "layers"):
+        shapes = [input_shape, *layer._shapes]
+        config["layers"] = [_entry(inner, shapes[k]) for k, inner in enumerate(layer._stack)]
+    for attribute, key in (("forward_layer", "layer"), ("backward_layer", "backward_layer"), ("layer", "layer")):
+        inner = getattr(layer, attribute, None)
+        if isinstance(inner, Layer) and isinstance(config.get(key), dict):
+            shape = input_shape if attribute != "layer" else [input_shape[0], *input_shape[2:]]
+            config[key] = _entry(inner, shape)
+    if layer.weights or type(layer).__name__ in _BUILT or any(isinstance(getattr(layer, name, None), Layer) for name in INNER):
+        entry["build_config"] = {"input_shape": list(input_shape)}
+    return entry

@@ -1,0 +1,158 @@
+"""Batches: the samples of ``fit`` and ``evaluate``, cut into batches, shuffled, weighted. Knows arrays, no model.
+
+Terms of Keras' data adapters: x, y, sample_weight, class_weight, validation_split. Used by ``trainer``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import random
+from ..arrays import require_array
+
+
+class Batch(NamedTuple):
+    """Samples ``x`` [n,…], what they should give ``y`` [n,…] (None: nothing is known), their weights [n] or [n,T], or None."""
+
+    x: np.ndarray
+    y: np.ndarray | None
+    weight: np.ndarray | None
+
+
+class ArrayBatches:
+    """All samples of arrays, batch by batch; iterating makes one pass. ``len``: batches of a pass.
+
+    Args: ``batch`` (arrays of one length); ``size``: samples a batch; ``shuffle``: a new order at every pass, drawn from a
+    generator whose seed comes from Python's ``random`` (``random.seed(...)`` makes a training repeatable).
+    """
+
+    def __init__(self, batch: Batch, size: int, shuffle: bool = False):
+        self.batch, self.size = batch, size
+        self._order = random.generator(random.default_seed()) if shuffle else None
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.batch.x) / self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        count = len(self.batch.x)
+        order = None if self._order is None else self._order.permutation(count)
+        for start in range(0, count, self.size):
+            part = slice(start, start + self.size) if order is None else order[start : start + self.size]
+            yield Batch(*(None if array is None else array[part] for array in self.batch))  # type: ignore[arg-type]
+
+
+class IterableBatches:
+    """The batches that somebody else makes: an iterable of x, (x, y) or (x, y, sample_weight); one pass an epoch."""
+
+    def __init__(self, source: Any, class_weight: Mapping[int, float] | None = None):
+        self.source, self.class_weight = source, class_weight
+
+    def __iter__(self) -> Iterator[Batch]:
+        for item in self.source:
+            parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
+            if not 1 <= len(parts) <= 3:
+                raise ValueError(f"Each item of `x` must be (x, y) or (x, y, sample_weight). Received: {len(parts)} entries")
+            x, y, weight = (*parts, None, None)[:3]
+            yield checked(x, y, weight, self.class_weight)
+
+
+class Stream:
+    """One epoch's batches after the other. ``steps``: batches an epoch; a pass then may go on in the next one. None: one pass."""
+
+    def __init__(self, batches: ArrayBatches | IterableBatches, steps: int | None = None):
+        self.batches, self.steps = batches, steps
+        self._pass: Iterator[Batch] | None = None
+
+    def __len__(self) -> int:
+        return self.steps or len(self.batches)  # type: ignore[arg-type]
+
+    @property
+    def known_steps(self) -> int | None:
+        """Batches an epoch, None where nobody knows."""
+        return len(self) if self.steps or hasattr(self.batches, "__len__") else None
+
+    def epoch(self) -> Iterator[Batch]:
+        """The batches of the next epoch; fewer, with a warning, where a generator has run dry."""
+        if self.steps is None:
+            yield from self._counted()
+            return
+        for step in range(self.steps):
+            batch = next(self._pass, None) if self._pass is not None else None
+            if batch is None:
+                self._pass = iter(self.batches)
+                batch = next(self._pass, None)
+            if batch is None:
+                warnings.warn(f"`x` ran out of data after {step} of {self.steps} batches of the epoch", stacklevel=3)
+                return
+            yield batch
+
+    def _counted(self) -> Iterator[Batch]:
+        empty = True
+        for batch in self.batches:
+            empty = False
+            yield batch
+        if empty:
+            warnings.warn("`x` has no data (left): a generator can be run through once only", stacklevel=3)
+
+
+def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | None = None) -> Batch:
+    """The arrays as a Batch. ValueError for different lengths, and for both kinds of weights at once."""
+    if class_weight is not None and weight is not None:
+        raise ValueError("The arguments `sample_weight` and `class_weight` cannot both be given")
+    samples = require_array(x, "x")
+    targets = None if y is None else _array(y, "y")
+    if class_weight is not None:
+        if targets is None:
+            raise ValueError("The argument `class_weight` needs `y`")
+        weight = class_weights(targets, class_weight)
+    weights = None if weight is None else _array(weight, "sample_weight")
+    if samples.ndim == 0:
+        raise ValueError("The argument `x` must have a batch axis. Received: a single number")
+    for name, array in (("y", targets), ("sample_weight", weights)):
+        if array is not None and (array.ndim == 0 or len(array) != len(samples)):
+            raise ValueError(
+                f"The arguments `x` and `{name}` must hold the same number of samples. "
+                f"Received: x.shape={samples.shape}, {name}.shape={array.shape}"
+            )
+    return Batch(samples, targets, weights)
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+    """Labels and weights may also be plain lists."""
+    return require_array(value if hasattr(value, "__array__") else np.asarray(value), name)
+
+
+def class_weights(y: np.ndarray, weights: Mapping[int, float]) -> np.ndarray:
+    """The weight [N] of each sample by its class: ``y`` [N] or [N,1] class numbers, or [N,K] one-hot; 1 for classes not named."""
+    if not isinstance(weights, Mapping):
+        raise ValueError(f"The argument `class_weight` must be a dict {{class: weight}}. Received: {weights!r}")
+    if y.ndim > 2:
+        raise ValueError(f"The argument `class_weight` takes `y` with at most two axes. Received: y.shape={y.shape}")
+    if y.ndim == 2:
+        y = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
+    classes = np.round(y).astype(np.int64)
+    return np.array([weights.get(int(k), 1.0) for k in classes], np.float32)
+
+
+def split(batch: Batch, fraction: float) -> tuple[Batch, Batch]:
+    """The first and the last ``fraction`` of the samples. ValueError unless 0 < fraction < 1 and both parts have samples."""
+    count = len(batch.x)
+    at = math.floor(count * (1.0 - fraction)) if 0 < fraction < 1 else 0
+    if not 0 < at < count:
+        raise ValueError(
+            "The argument `validation_split` must be between 0 and 1 and leave samples on both sides. "
+            f"Received: validation_split={fraction} of {count} samples"
+        )
+    parts = ((None if a is None else a[:at], None if a is None else a[at:]) for a in batch)
+    first, last = zip(*parts, strict=True)
+    return Batch(*first), Batch(*last)
+
+
+def is_arrays(x: Any) -> bool:
+    """Whether ``x`` is an array (or something that is refused as one), not an iterable of batches."""
+    return hasattr(x, "__array__") or isinstance(x, (list, tuple)) or not hasattr(x, "__iter__")

@@ -1,0 +1,168 @@
+"""The training loop: batches -> losses, gradients, updates, metrics, callbacks. Used by ``trainer``.
+
+In terms of ``compiled`` (loss, metrics, optimizer), ``batches`` and a model's ``vjp``. Ctrl-C during ``fit`` ends the training
+between two batches: the update of the batch at hand is finished, ``on_train_end`` of the callbacks runs, then KeyboardInterrupt
+goes on to the caller, and ``model.history`` holds the finished epochs. A second Ctrl-C interrupts at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..layers.gradients import joining_activity_losses
+from .batches import Batch, Stream
+from .callback import CallbackList
+from .compiled import Compiled
+
+
+class Schedule(NamedTuple):
+    """When: epochs ``first`` (from 0) to ``last``, validation in every ``validation_freq``-th or in those listed (from 1)."""
+
+    first: int
+    last: int
+    validation_freq: Any
+
+    def validates(self, epoch: int) -> bool:
+        number = epoch + 1
+        if isinstance(self.validation_freq, int):
+            return number % self.validation_freq == 0
+        return number in self.validation_freq
+
+
+def fit(model: Any, stream: Stream, validation: Stream | None, callbacks: CallbackList, schedule: Schedule) -> None:
+    """Trains ``model`` on ``stream``; see the module. The callbacks hear of everything."""
+    model.stop_training = False
+    logs: dict[str, Any] = {}
+    with _ctrl_c_waits() as interruption:
+        try:
+            callbacks.call("on_train_begin", {})
+            for epoch in range(schedule.first, schedule.last):
+                logs = _epoch(model, stream, callbacks, epoch, interruption)
+                if validation is not None and schedule.validates(epoch):
+                    values = evaluate(model, validation, callbacks, interruption)
+                    logs |= {f"val_{name}": value for name, value in values.items()}
+                callbacks.call("on_epoch_end", epoch, logs)
+                interruption.check()
+                if model.stop_training:
+                    break
+            model.compilation.finish(model.trainable_weights)
+        except KeyboardInterrupt:
+            callbacks.call("on_train_end", logs)
+            raise
+        callbacks.call("on_train_end", logs)
+
+
+def _epoch(model: Any, stream: Stream, callbacks: CallbackList, epoch: int, interruption: Interruption) -> dict[str, Any]:
+    """One epoch of training. Returns the loss and the metrics over it."""
+    compiled: Compiled = model.compilation
+    compiled.reset()
+    callbacks.call("on_epoch_begin", epoch, {})
+    for step, batch in enumerate(stream.epoch()):
+        callbacks.call("on_train_batch_begin", step, {})
+        train_step(model, batch)
+        callbacks.call("on_train_batch_end", step, compiled.result())
+        interruption.check()
+        if model.stop_training:
+            break
+    return compiled.result()
+
+
+def evaluate(model: Any, stream: Stream, callbacks: CallbackList, interruption: Interruption | None = None) -> dict[str, Any]:
+    """Loss and metrics over one pass of ``stream``, without changing any weight."""
+    compiled: Compiled = model.compilation
+    compiled.reset()
+    callbacks.call("on_test_begin", {})
+    for step, batch in enumerate(stream.epoch()):
+        callbacks.call("on_test_batch_begin", step, {})
+        test_step(model, batch)
+        callbacks.call("on_test_batch_end", step, compiled.result())
+        if interruption is not None:
+            interruption.check()
+    logs = compiled.result()
+    callbacks.call("on_test_end", logs)
+    return logs
+
+
+def train_step(model: Any, batch: Batch) -> None:
+    """One update of the weights by the gradient of loss + penalties; the metrics take note."""
+    compiled: Compiled = model.compilation
+    with joining_activity_losses():
+        y, pullback = model.vjp(batch.x, training=True)
+    mask = output_mask(model, batch.x, y)
+    value, dy = compiled.loss_and_gradient(batch, y, mask)
+    penalties = _penalties(model)
+    gradients = _trained(model, pullback(dy).weights)
+    for variable, gradient in gradients:
+        if variable.regularizer is not None:
+            gradient += variable.regularizer.gradient(variable.value).astype(gradient.dtype, copy=False)
+    compiled.optimizer.apply([gradient for _, gradient in gradients], [variable for variable, _ in gradients])
+    compiled.update(batch, y, mask, value + penalties)
+
+
+def test_step(model: Any, batch: Batch) -> None:
+    """The loss and the metrics of one batch."""
+    compiled: Compiled = model.compilation
+    y = model(batch.x)
+    mask = output_mask(model, batch.x, y)
+    value = compiled.loss_value(batch, y, mask)
+    compiled.update(batch, y, mask, value + _penalties(model))
+
+
+def _penalties(model: Any) -> float:
+    """Activity losses of the call just made and weight penalties, in float64."""
+    return float(sum(float(loss) for loss in model.losses))
+
+
+def _trained(model: Any, gradients: list[np.ndarray | None]) -> list[tuple[Any, np.ndarray]]:
+    """(variable, its gradient, an array of our own) of every variable that is trained."""
+    trained = {id(variable) for variable in model.trainable_weights}
+    pairs = zip(model.weights, gradients, strict=True)
+    return [(v, np.zeros(v.shape, v.dtype) if g is None else np.array(g)) for v, g in pairs if id(v) in trained]
+
+
+def output_mask(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
+    """The time mask that goes with the output [N,T,…], or None: masked steps count neither in the loss nor in the metrics."""
+    if not isinstance(y, np.ndarray) or y.ndim < 3:  # one answer a sample
+        return None
+    mask = model.compute_mask(x)
+    return mask if isinstance(mask, np.ndarray) and mask.shape == y.shape[:2] else None
+
+
+class Interruption:
+    """A Ctrl-C that waits for its turn."""
+
+    def __init__(self) -> None:
+        self.pending = False
+
+    def check(self) -> None:
+        """KeyboardInterrupt if Ctrl-C was pressed."""
+        if self.pending:
+            self.pending = False
+            raise KeyboardInterrupt
+
+    def note(self, *_: Any) -> None:
+        """The signal handler: the second Ctrl-C does not wait."""
+        self.pending, pressed_before = True, self.pending
+        if pressed_before:
+            raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _ctrl_c_waits() -> Iterator[Interruption]:
+    """Inside, Ctrl-C is noted for ``check``; only in the main thread, and only where nobody else has taken the signal."""
+    interruption = Interruption()
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, interruption.note)
+    try:
+        yield interruption
+        interruption.check()  # pressed after the last batch
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

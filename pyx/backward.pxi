@@ -1,0 +1,298 @@
+# backward.pxi: the time loop backwards, of LSTM and ConvLSTM1D, in the panels of include/fastlstm/gate_backward.h.
+#
+# Blocks of time steps are taken from the last to the first. Within a block each step goes back once (fl_kernels.step_back writes its
+# dz, then the product with the transposed recurrent kernel gives dh of the step before); then three products serve the whole block:
+# dz with the transposed kernel (dx), and x and h, transposed, with dz (weight gradients). No im2col: a convolution's rows are windows
+# of dz, and a tap of a weight gradient is a shift of the transposed rows.
+#
+# Row r = (step*N + n)*Q + L + m of a block's panel is row m of sample n; the L rows before and those behind the S rows of a sample
+# are zeros (the halo of the flipped windows). LSTM: L = 0, Q = 1. Strided inputs are transposed by phase (row modulo stride).
+# The order of every sum depends on N, T and the sizes alone.
+
+# Rows of dz that a block should have: enough for the products to be efficient, few enough for the second-level cache.
+cdef Py_ssize_t BACK_ROWS = 256
+# Depth of one pass of the weight gradients' product.
+cdef Py_ssize_t BACK_DEPTH = 256
+
+
+cdef struct Backward:
+    const Sequence *s                   # the forward: sizes, flags, x, mask, tape
+    const char *dy                      # like y of the forward, or NULL
+    char *dh                            # [N,S,F] in: behind the last step, out: before the first
+    char *dc
+    char *dx                            # [N,T,R,C], or NULL
+    char *dkernel                       # [K,C,4F]
+    char *drecurrent                    # [K,F,4F]
+    char *dbias                         # [4F], or NULL
+    const char *h_panel                 # transposed recurrent_kernel, [blocks,K,4,W] x [F]
+    const char **x_panel                # transposed kernel by phase, [blocks,taps of the phase,4,W] x [C]
+    const char *no_bias                 # a bias panel of zeros, as wide as F and C need
+    Py_ssize_t steps                    # of a block
+    Py_ssize_t L, Q                     # see above
+    Py_ssize_t columns                  # reals of one transposed row: a block's rows and a margin
+    char *workspace
+
+
+cdef struct BackRoom:
+    char *dz                            # [blocks, steps*N*Q, 4, W]
+    char *h_rows                        # [F, columns] h before each row's step, transposed
+    char *x_rows                        # [stride, C, columns]
+    char *dy                            # [N,S,F] what the outputs behind this step owe to this one (masks)
+    ptrdiff_t *rows                     # [M]
+    ptrdiff_t *all_rows                 # [max(M, K*C, K*F, N*R)]
+    ptrdiff_t *state_offset             # [M]
+    ptrdiff_t *gates_offset             # [M]
+    ptrdiff_t *dy_offset                # [M]
+    ptrdiff_t *dz_row                   # [M]
+    ptrdiff_t *window                   # [M] where the flipped window of dz begins
+    ptrdiff_t *wide                     # [max(K*C, K*F, N*R)] rows of the block's products
+    ptrdiff_t *wide_out                 # the same, where their results go
+
+
+cdef inline Py_ssize_t most(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a if a > b else b
+
+
+cdef Py_ssize_t unit_blocks(const Sequence *s) noexcept nogil:
+    return (s.F + s.kernels.lanes - 1) // s.kernels.lanes
+
+
+cdef void plan_back(const Sequence *s, Backward *b) noexcept nogil:
+    """Settles L, Q, steps and columns."""
+    cdef Py_ssize_t rows_of_phase = (s.padded_rows + s.stride - 1) // s.stride, line = 64 // real_size(s)
+    b.L = most(s.K - 1 - (s.K - 1) // 2, (s.K - 1) * s.dilation // s.stride)
+    b.Q = b.L + most(s.S + s.K - 1, rows_of_phase)
+    b.steps = most(1, min(s.T, BACK_ROWS // (s.N * b.Q)))
+    # Whole cache lines, an odd number of them: rows must not all fall into the same cache sets.
+    b.columns = ((b.steps * s.N * b.Q + s.K * s.dilation) // line + 1) * line
+    if (b.columns // line) % 2 == 0:
+        b.columns += line
+
+
+cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept nogil:
+    """As ``cut``, for the backward pass."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, word = sizeof(ptrdiff_t)
+    cdef Py_ssize_t wide = most(s.K * most(s.C, s.F), s.N * s.R)
+    room.dz = part(base, &at, unit_blocks(s) * b.steps * s.N * b.Q * 4 * s.kernels.lanes * size)
+    room.h_rows = part(base, &at, s.F * b.columns * size)
+    room.x_rows = part(base, &at, s.stride * s.C * b.columns * size)
+    room.dy = part(base, &at, M * s.F * size)
+    room.rows = <ptrdiff_t *> part(base, &at, M * word)
+    room.all_rows = <ptrdiff_t *> part(base, &at, most(M, wide) * word)
+    room.state_offset = <ptrdiff_t *> part(base, &at, M * word)
+    room.gates_offset = <ptrdiff_t *> part(base, &at, M * word)
+    room.dy_offset = <ptrdiff_t *> part(base, &at, M * word)
+    room.dz_row = <ptrdiff_t *> part(base, &at, M * word)
+    room.window = <ptrdiff_t *> part(base, &at, M * word)
+    room.wide = <ptrdiff_t *> part(base, &at, wide * word)
+    room.wide_out = <ptrdiff_t *> part(base, &at, wide * word)
+    return at
+
+
+cdef void lay_out_back(const Backward *b, const BackRoom *room) noexcept nogil:
+    """Fills the offset tables that all steps share; dz rows and windows are those of a block's first step."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t n, m, row = 0, k, vectors = 4 * s.kernels.lanes
+    for n in range(s.N):
+        for m in range(s.S):
+            room.state_offset[row] = row * s.F
+            room.gates_offset[row] = row * 4 * s.F
+            room.dy_offset[row] = (n * s.T * s.S + m) * s.F
+            room.dz_row[row] = n * b.Q + b.L + m
+            room.window[row] = (n * b.Q + b.L + m + (s.K - 1) // 2 - (s.K - 1)) * vectors
+            row += 1
+    for k in range(most(row, most(s.K * most(s.C, s.F), s.N * s.R))):
+        room.all_rows[k] = k
+
+
+cdef inline bint is_valid(const Sequence *s, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    return s.mask == NULL or s.mask[n * s.T + time_of(s, step)]
+
+
+cdef void collect_outputs(const Backward *b, const BackRoom *room, Py_ssize_t step) noexcept nogil:
+    """With masks: room.dy += cotangents of this step's outputs. A masked output is the previous one, or zeros (keras-spec 6.2)."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t n, size = real_size(s), slab = s.S * s.F
+    cdef const char *dy
+    for n in range(s.N):
+        if s.zero_output_for_mask and not is_valid(s, n, step):
+            continue
+        if s.return_sequences:
+            dy = b.dy + (n * s.T + step) * slab * size
+        elif step == s.T - 1:
+            dy = b.dy + n * slab * size
+        else:
+            continue
+        s.kernels.add(room.dy + n * slab * size, dy, slab)
+
+
+cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, fl_project *p, Py_ssize_t step,
+                    Py_ssize_t in_block) noexcept nogil:
+    """dz of one step, then dh and dc of the step before."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t n, m, size = real_size(s), slab = s.S * s.F, M = s.N * s.S, first = in_block * s.N * b.Q
+    cdef Py_ssize_t vectors = 4 * s.kernels.lanes, k
+    cdef bint collects = s.mask != NULL and b.dy != NULL
+    st.count, st.rows = M, room.all_rows
+    if s.mask != NULL:
+        st.count, st.rows = 0, room.rows
+        for n in range(s.N):
+            if is_valid(s, n, step):
+                for m in range(s.S):
+                    room.rows[st.count] = n * s.S + m
+                    st.count += 1
+            else:
+                for k in range(unit_blocks(s)):
+                    memset(room.dz + (k * st.dz_depth + first + n * b.Q) * vectors * size, 0, b.Q * vectors * size)
+    st.dy, st.dy_offset = NULL, room.state_offset
+    if collects:
+        collect_outputs(b, room, step)
+        st.dy = room.dy
+    elif b.dy != NULL and s.return_sequences:
+        st.dy, st.dy_offset = b.dy + step * slab * size, room.dy_offset
+    elif b.dy != NULL and step == s.T - 1:
+        st.dy = b.dy
+    st.gates = s.tape_gates + step * M * 4 * s.F * size
+    st.c_before, st.c = s.tape_c + step * M * s.F * size, s.tape_c + (step + 1) * M * s.F * size
+    st.dz = room.dz + first * vectors * size
+    s.kernels.step_back(st)
+    if collects:
+        for n in range(s.N):
+            if is_valid(s, n, step):
+                memset(room.dy + n * slab * size, 0, slab * size)
+    p.count, p.rows, p.x.base = st.count, st.rows, st.dz
+    s.kernels.project(p)
+
+
+cdef void transpose_block(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
+    """h_rows and x_rows of the steps from ``first`` on; x of masked samples counts as zeros, NaN included."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t k, n, p, c, j, rows, at, size = real_size(s), left = (s.K - 1) // 2
+    cdef const char *x
+    cdef char *to
+    if b.Q == 1:  # an LSTM: the rows of a block follow each other
+        s.kernels.transpose(s.tape_h + first * s.N * s.F * size, s.F, steps * s.N, s.F, room.h_rows, b.columns)
+    for k in range(steps):
+        if b.Q == 1 and s.R == 1 and s.mask == NULL:
+            s.kernels.transpose(s.x + time_of(s, first + k) * s.C * size, s.T * s.C, s.N, s.C, room.x_rows + k * s.N * size,
+                                b.columns)
+            continue
+        for n in range(s.N):
+            at = (k * s.N + n) * b.Q + b.L
+            if b.Q != 1:
+                s.kernels.transpose(s.tape_h + ((first + k) * s.N + n) * s.S * s.F * size, s.F, s.S, s.F,
+                                    room.h_rows + (at + left) * size, b.columns)
+            x = s.x + (n * s.T + time_of(s, first + k)) * s.R * s.C * size
+            for p in range(s.stride):
+                j = (p + s.stride - s.pad_left % s.stride) % s.stride  # the first row of this phase
+                rows = (s.R - j + s.stride - 1) // s.stride if j < s.R else 0
+                to = room.x_rows + (p * s.C * b.columns + at + (j + s.pad_left) // s.stride) * size
+                if is_valid(s, n, first + k):
+                    s.kernels.transpose(x + j * s.C * size, s.stride * s.C, rows, s.C, to, b.columns)
+                else:
+                    for c in range(s.C):
+                        memset(to + c * b.columns * size, 0, rows * size)
+
+
+cdef void weight_gradient(const Backward *b, const BackRoom *room, const char *rows, Py_ssize_t count, Py_ssize_t depth,
+                          char *out) noexcept nogil:
+    """out [count,4F] += transposed rows (from ``rows`` + room.wide) @ dz [depth,4F]."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t at = 0, size = real_size(s)
+    cdef fl_project p
+    memset(&p, 0, sizeof(p))
+    p.layout.columns, p.layout.gates = s.F, 1
+    p.count, p.rows, p.z, p.z_offset = count, room.all_rows, out, room.wide_out
+    p.x.offset, p.x.groups, p.x.runs, p.x.depth = room.wide, 1, 1, depth
+    for at in range(count):
+        room.wide_out[at] = at * 4 * s.F
+    at = 0
+    while at < depth:
+        p.x.length = min(BACK_DEPTH, depth - at)
+        p.x.panel, p.x.base = room.dz + at * 4 * s.kernels.lanes * size, rows + at * size
+        s.kernels.project(&p)
+        at += p.x.length
+
+
+cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps,
+                         Py_ssize_t depth) noexcept nogil:
+    """dx of the steps from ``first`` on: windows of dz with the flipped kernel; with a stride, phase by phase."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t k, n, j, p, taps, size = real_size(s), vectors = 4 * s.kernels.lanes, padded_row
+    cdef fl_project pr
+    for p in range(s.stride):
+        taps = (s.K - p + s.stride - 1) // s.stride if p < s.K else 0
+        memset(&pr, 0, sizeof(pr))
+        pr.layout.columns = s.C
+        pr.rows, pr.z_offset, pr.init = room.all_rows, room.wide_out, b.no_bias
+        pr.x.panel, pr.x.offset, pr.x.groups, pr.x.group_step = b.x_panel[p], room.wide, unit_blocks(s), depth * vectors
+        pr.x.runs, pr.x.length, pr.x.step = taps, vectors, s.dilation * vectors
+        if s.dilation == 1:
+            pr.x.runs, pr.x.length = 1, taps * vectors
+        pr.x.depth = unit_blocks(s) * taps * vectors
+        for n in range(s.N):
+            for j in range(s.R):
+                padded_row = j + s.pad_left
+                if padded_row % s.stride == p:
+                    room.wide[pr.count] = (n * b.Q + b.L + padded_row // s.stride - most(taps - 1, 0) * s.dilation) * vectors
+                    room.wide_out[pr.count] = (n * s.T * s.R + j) * s.C
+                    pr.count += 1
+        for k in range(steps):
+            pr.x.base = room.dz + k * s.N * b.Q * vectors * size
+            pr.z = b.dx + time_of(s, first + k) * s.R * s.C * size
+            s.kernels.project(&pr)
+
+
+cdef void block_gradients(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps,
+                          Py_ssize_t depth) noexcept nogil:
+    """Everything that one block adds: dkernel, drecurrent, dbias, dx."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t k, c, tap
+    transpose_block(b, room, first, steps)
+    for k in range(s.K):
+        for c in range(s.F):
+            room.wide[k * s.F + c] = c * b.columns + k
+    weight_gradient(b, room, room.h_rows, s.K * s.F, depth, b.drecurrent)
+    for k in range(s.K):
+        tap = k * s.dilation
+        for c in range(s.C):
+            room.wide[k * s.C + c] = (tap % s.stride * s.C + c) * b.columns + tap // s.stride
+    weight_gradient(b, room, room.x_rows, s.K * s.C, depth, b.dkernel)
+    if b.dbias != NULL:
+        s.kernels.sum_panel(room.dz, s.F, depth, b.dbias)
+    if b.dx != NULL:
+        input_gradient(b, room, first, steps, depth)
+
+
+cdef void run_back(const Backward *b) noexcept nogil:
+    """All T steps backwards; the gradients' arrays must hold zeros (they are added to; dx is overwritten)."""
+    cdef const Sequence *s = b.s
+    cdef BackRoom room
+    cdef fl_step_back st
+    cdef fl_project p
+    cdef Py_ssize_t size = real_size(s), vectors = 4 * s.kernels.lanes, blocks = unit_blocks(s), first, steps, k, depth = -1
+    cut_back(b, b.workspace, &room)
+    lay_out_back(b, &room)
+    memset(room.h_rows, 0, s.F * b.columns * size)
+    memset(room.x_rows, 0, s.stride * s.C * b.columns * size)
+    memset(room.dy, 0, s.N * s.S * s.F * size)
+    memset(&st, 0, sizeof(st))
+    st.units, st.gates_offset, st.c_offset, st.dz_row = s.F, room.gates_offset, room.state_offset, room.dz_row
+    st.dh, st.dc = b.dh, b.dc
+    st.activation, st.recurrent_activation = s.activation, s.recurrent_activation
+    memset(&p, 0, sizeof(p))
+    p.layout.columns, p.init, p.z, p.z_offset = s.F, b.no_bias, b.dh, room.state_offset
+    p.x.panel, p.x.offset, p.x.groups, p.x.runs = b.h_panel, room.window, blocks, 1
+    p.x.length, p.x.depth = s.K * vectors, blocks * s.K * vectors
+    first = (s.T - 1) // b.steps * b.steps
+    while first >= 0:
+        steps = min(b.steps, s.T - first)
+        if depth != steps * s.N * b.Q:  # the halo rows move with the depth
+            depth = steps * s.N * b.Q
+            memset(room.dz, 0, blocks * depth * vectors * size)
+            st.dz_depth, p.x.group_step = depth, depth * vectors
+        for k in range(steps - 1, -1, -1):
+            step_back(b, &room, &st, &p, first + k, k)
+        block_gradients(b, &room, first, steps, depth)
+        first -= b.steps

@@ -1,0 +1,136 @@
+# tape.pxi: the doors of training: a forward pass that keeps a tape, and the backward pass over it.
+
+
+cdef class BackwardPanels:
+    """The transposed kernels of one layer, flipped and packed for the backward pass; made once per version of the weights."""
+    cdef Buffer memory
+    cdef char *h_panel
+    cdef char *no_bias
+    cdef const char **x_panel
+    cdef Py_ssize_t stride
+
+    def __cinit__(self, GateWeights weights not None, Py_ssize_t stride):
+        cdef Py_ssize_t taps = weights.taps, channels = weights.channels, units = weights.units, p, at = 0
+        self.stride = stride
+        self.x_panel = <const char **> malloc(stride * sizeof(char *))
+        if self.x_panel == NULL:
+            raise MemoryError("cannot allocate the table of panels")
+        recurrent = self.flipped(weights, np.asarray(weights.recurrent_kernel).reshape(taps, units, 4, units))
+        kernel = np.asarray(weights.kernel).reshape(taps, channels, 4, units)
+        phases = [self.flipped(weights, kernel[p::stride]) for p in range(stride)]
+        sizes = [self.size(weights, matrix) for matrix in (recurrent, *phases)]
+        widest = self.size(weights, np.empty((1, max(units, channels)), kernel.dtype))
+        self.memory = Buffer(sum(sizes) + widest)
+        memset(self.memory.start, 0, self.memory.size)
+        self.h_panel = self.fill(weights, recurrent, &at)
+        for p in range(stride):
+            self.x_panel[p] = self.fill(weights, phases[p], &at)
+        self.no_bias = self.memory.start + at
+
+    def __dealloc__(self):
+        free(self.x_panel)
+
+    cdef object flipped(self, GateWeights weights, kernel):
+        """kernel [K,A,4,F] -> the matrix [blocks*K*4*W, A] whose rows stand in the order of a window of dz, last tap first."""
+        cdef Py_ssize_t W = weights.kernels.lanes, blocks = (weights.units + W - 1) // W
+        wide = np.zeros((*kernel.shape[:3], blocks * W), kernel.dtype)
+        wide[..., : weights.units] = kernel
+        wide = wide.reshape(*kernel.shape[:3], blocks, W)[::-1]
+        return np.ascontiguousarray(wide.transpose(3, 0, 2, 4, 1).reshape(-1, kernel.shape[1]))
+
+    cdef Py_ssize_t size(self, GateWeights weights, matrix) except -1:
+        cdef fl_layout layout
+        layout.columns, layout.gates = matrix.shape[1], 0
+        return padded(weights.kernels.panel_size(&layout, matrix.shape[0]) * (weights.kernels.bits // 8))
+
+    cdef char *fill(self, GateWeights weights, cnp.ndarray matrix, Py_ssize_t *at) except NULL:
+        cdef fl_layout layout
+        cdef char *to = self.memory.start + at[0]
+        layout.columns, layout.gates = (<object> matrix).shape[1], 0
+        weights.kernels.pack(&layout, (<object> matrix).shape[0], data(matrix), layout.columns, to)
+        at[0] += self.size(weights, matrix)
+        return to
+
+
+cdef class Tape:
+    """What the backward pass needs of a forward pass: 4 gates, c and h of every step, x and the mask. Never changed by a backward."""
+    cdef Sequence s
+    cdef GateWeights weights
+    cdef readonly object x, mask, gates, c, h
+    cdef tuple state_shape
+
+    @property
+    def nbytes(self):
+        """Bytes that the tape holds beside x and the mask: 6 numbers per sample, step and unit."""
+        return self.gates.nbytes + self.c.nbytes + self.h.nbytes
+
+
+def record_forward(GateWeights weights not None, x, h0, c0, mask, rows, int activation, int recurrent_activation, int rounding,
+                   bint go_backwards, bint return_sequences, bint zero_output_for_mask, str path):
+    """As lstm_forward (rows None, x [N,T,D]) and convlstm1d_forward (channels last), and the tape: y, h, c, tape."""
+    cdef Tape tape = Tape()
+    cdef bint conv = rows is not None
+    cdef cnp.ndarray gates, tape_c, tape_h
+    dtype = weights.kernel.dtype
+    x = checked(x, dtype, 4 if conv else 3, "x")
+    if x.shape[x.ndim - 1] != weights.channels or weights.kernel.ndim != (3 if conv else 2):
+        raise ValueError(f"x: expected {weights.channels} features, got {x.shape}")
+    cdef Geometry g = geometry_of(rows, x.shape[2] if conv else 1, weights.taps)
+    if activation >= FL_ACT_ELEMENTWISE or recurrent_activation >= FL_ACT_ELEMENTWISE:
+        raise ValueError("the tape takes elementwise activations only")
+    tape.weights, tape.x, tape.mask = weights, x.copy(), None if mask is None else mask.copy()
+    tape.state_shape = (weights.units,)
+    if conv:
+        tape.state_shape = (g.rows, weights.units)
+    M = x.shape[0] * g.rows
+    tape.gates = gates = np.empty((x.shape[1], M, 4 * weights.units), dtype)
+    tape.c = tape_c = np.empty((x.shape[1] + 1, M, weights.units), dtype)
+    tape.h = tape_h = np.empty((x.shape[1] + 1, M, weights.units), dtype)
+    tape.s.tape_gates, tape.s.tape_c, tape.s.tape_h = data(gates), data(tape_c), data(tape_h)
+    y, h, c = forward(weights, tape.x, h0, c0, tape.mask, tape.state_shape, &g, activation, recurrent_activation, rounding,
+                      go_backwards, return_sequences, zero_output_for_mask, False, path, &tape.s)
+    return y, h, c, tape
+
+
+def run_backward(Tape tape not None, BackwardPanels panels not None, dy, dh, dc, bint inputs):
+    """Cotangents dy (like y), dh, dc (like the states; each may be None) -> dx or None, dh0, dc0, dkernel, drecurrent, dbias."""
+    cdef Backward b
+    cdef GateWeights weights = tape.weights
+    cdef Buffer workspace
+    cdef BackRoom room
+    cdef unsigned long mode
+    cdef cnp.ndarray dx = None, dh0, dc0, dkernel, drecurrent, dbias
+    dtype = weights.kernel.dtype
+    N, T = tape.x.shape[:2]
+    shape = (N, *tape.state_shape)
+    y_shape = (N, T, *tape.state_shape) if tape.s.return_sequences else shape
+    if dy is not None and (<object> checked(dy, dtype, len(y_shape), "dy")).shape != y_shape:
+        raise ValueError(f"dy: expected shape {y_shape}, got {dy.shape}")
+    for name, cotangent in (("dh", dh), ("dc", dc)):
+        if cotangent is not None and (<object> checked(cotangent, dtype, len(shape), name)).shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {cotangent.shape}")
+    if panels.stride != (tape.s.stride if N else panels.stride):
+        raise ValueError("the panels were made for another stride")
+    dh0 = np.zeros(shape, dtype) if dh is None else dh.copy()
+    dc0 = np.zeros(shape, dtype) if dc is None else dc.copy()
+    dkernel, drecurrent = np.zeros_like(weights.kernel), np.zeros_like(weights.recurrent_kernel)
+    dbias = None if weights.bias is None else np.zeros_like(weights.bias)
+    if inputs:
+        dx = np.empty_like(tape.x)
+    if N == 0:
+        return dx, dh0, dc0, dkernel, drecurrent, dbias
+    memset(&b, 0, sizeof(b))
+    b.s = &tape.s
+    b.dy = NULL if dy is None else data(dy)
+    b.dh, b.dc, b.dx = data(dh0), data(dc0), data(dx) if inputs else NULL
+    b.dkernel, b.drecurrent, b.dbias = data(dkernel), data(drecurrent), NULL if dbias is None else data(dbias)
+    b.h_panel, b.x_panel, b.no_bias = panels.h_panel, panels.x_panel, panels.no_bias
+    plan_back(b.s, &b)
+    workspace = weights.take(cut_back(&b, NULL, &room))
+    b.workspace = workspace.start
+    with nogil:
+        mode = fl_flush_to_zero()
+        run_back(&b)
+        fl_restore_mode(mode)
+    weights.spare.append(workspace)
+    return dx, dh0, dc0, dkernel, drecurrent, dbias

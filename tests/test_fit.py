@@ -1,0 +1,492 @@
+"""fit, evaluate, train_on_batch, test_on_batch: against the layers' own vjp and plain NumPy; tests/test_fit_golden.py asks Keras."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import re
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+import fastlstm
+from fastlstm import (
+    LSTM,
+    BatchNormalization,
+    Bidirectional,
+    ConvLSTM1D,
+    Dense,
+    Dropout,
+    Flatten,
+    InputLayer,
+    Masking,
+    Sequential,
+    TimeDistributed,
+)
+from fastlstm.training import batches
+from fastlstm.training.callbacks import Callback, History, LambdaCallback, TerminateOnNaN
+
+
+@pytest.fixture(autouse=True)
+def same_weights_every_time():
+    random.seed(3)
+
+
+def small(**compiled):
+    model = Sequential([InputLayer((5, 4)), LSTM(3), Dense(2)])
+    model.compile(**{"optimizer": "sgd", "loss": "mse", **compiled})
+    return model
+
+
+def data(count=10, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((count, 5, 4)).astype("float32"), rng.standard_normal((count, 2)).astype("float32")
+
+
+class Seen(Callback):
+    """The events of a training, with their numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def __getattribute__(self, name):
+        if name.startswith("on_") and name not in ("on_batch_begin", "on_batch_end"):
+            events = object.__getattribute__(self, "events")
+            return lambda *a: events.append((name[3:], *(x for x in a if isinstance(x, int))))
+        return object.__getattribute__(self, name)
+
+
+# -- one step -----------------------------------------------------------------------------------------------------------
+def test_a_step_is_gradient_descent_on_the_mean_squared_error():
+    model, (x, y) = small(), data()
+    before = model.get_weights()
+    output, pullback = model.vjp(x)
+    gradients = pullback(2 * (output - y) / y.size).weights
+    loss = model.train_on_batch(x, y)
+    assert loss == pytest.approx(float(np.mean((output.astype(np.float64) - y) ** 2)), rel=1e-6)
+    for old, gradient, new in zip(before, gradients, model.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old - 0.01 * gradient, rtol=0, atol=1e-7)
+        assert np.any(new != old)
+
+
+REGULARIZED = {
+    "weights": lambda: [LSTM(3, kernel_regularizer="l2", recurrent_regularizer="l1", bias_regularizer="l1l2"), Dense(2)],
+    "activity": lambda: [
+        LSTM(3, return_sequences=True, activity_regularizer="l2"),
+        Flatten(),
+        Dense(2, activity_regularizer="l1"),
+    ],
+    "inside": lambda: [Bidirectional(LSTM(3, activity_regularizer="l2"), activity_regularizer="l1"), Dense(2)],
+    "sequential": lambda: [Sequential([LSTM(3, activity_regularizer="l2")]), Dense(2)],
+    "time": lambda: [TimeDistributed(Dense(3, activity_regularizer="l2")), Flatten(), Dense(2)],
+}
+
+
+@pytest.mark.parametrize("kind", list(REGULARIZED))
+def test_penalties_count_in_the_loss_and_in_the_step(kind):
+    """The step is minus the rate times the central differences of what evaluate says, in float64."""
+    before = fastlstm.settings.floatx()
+    fastlstm.settings.set_floatx("float64")
+    try:
+        model = Sequential([InputLayer((5, 4)), *REGULARIZED[kind]()])
+    finally:
+        fastlstm.settings.set_floatx(before)
+    model.compile(fastlstm.training.optimizers.SGD(1.0), "mse")
+    x, y = (a.astype(np.float64) for a in data(4))
+    start = model.get_weights()
+    model.train_on_batch(x, y)
+    steps = [old - new for old, new in zip(start, model.get_weights(), strict=True)]
+    rng = np.random.default_rng(1)
+    for k, step in enumerate(steps):
+        direction = rng.standard_normal(step.shape)
+        values = []
+        for sign in (1, -1):
+            model.set_weights([w + sign * 1e-6 * direction if j == k else w for j, w in enumerate(start)])
+            values.append(model.test_on_batch(x, y))
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(float(np.sum(step * direction)), rel=1e-5, abs=1e-8)
+
+
+def test_activity_losses_join_only_while_a_model_trains():
+    layer = LSTM(3, activity_regularizer="l2")
+    x = data()[0]
+    plain = LSTM(3)
+    layer(x), plain(x)
+    plain.set_weights(layer.get_weights())
+    dy = np.ones((10, 3), np.float32)
+    for one, other in zip(layer.vjp(x)[1](dy).weights, plain.vjp(x)[1](dy).weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_constraints_hold_after_every_step():
+    model = Sequential([InputLayer((5, 4)), LSTM(3, kernel_constraint="non_neg"), Dense(2, kernel_constraint="unit_norm")])
+    model.compile("sgd", "mse")
+    x, y = data()
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert model.layers[0].get_weights()[0].min() >= 0
+    np.testing.assert_allclose(np.linalg.norm(model.layers[1].get_weights()[0], axis=0), 1, atol=1e-5)
+
+
+def test_frozen_weights_stay_as_they_are():
+    model, (x, y) = small(), data()
+    model.layers[0].trainable = False
+    before = model.get_weights()
+    model.fit(x, y, verbose=0)
+    after = model.get_weights()
+    for k in range(3):
+        np.testing.assert_array_equal(before[k], after[k])
+    assert np.any(before[3] != after[3])
+
+
+def test_normalization_learns_its_moving_statistics_and_evaluates_with_them():
+    model = Sequential([InputLayer((4,)), BatchNormalization(momentum=0.5), Dense(1)])
+    model.compile("sgd", "mse")
+    rng = np.random.default_rng(0)
+    x, y = (3 + 2 * rng.standard_normal((8, 4))).astype("float32"), np.zeros((8, 1), "float32")
+    model.train_on_batch(x, y)
+    mean, variance = (v.numpy() for v in model.layers[0].non_trainable_weights)
+    np.testing.assert_allclose(mean, 0.5 * x.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(variance, 0.5 + 0.5 * x.var(axis=0), rtol=1e-5)
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(float(np.mean(model(x).astype(np.float64) ** 2)), rel=1e-5)
+    np.testing.assert_array_equal(model.layers[0].non_trainable_weights[0].numpy(), mean)
+
+
+# -- what is shown ------------------------------------------------------------------------------------------------------
+def test_the_loss_of_an_epoch_is_the_mean_over_the_samples():
+    """A batch of 4, 4 and 2: the last one counts half."""
+    model, (x, y) = small(optimizer=fastlstm.training.optimizers.SGD(0.0), metrics=["mae"]), data()
+    errors = model(x).astype(np.float64) - y
+    history = model.fit(x, y, batch_size=4, verbose=0).history
+    assert history["loss"] == [pytest.approx(np.mean(errors**2), rel=1e-5)]
+    assert history["mae"] == [pytest.approx(np.mean(np.abs(errors)), rel=1e-5)]
+    assert model.metrics_names == ["loss", "mae"]
+    assert model.evaluate(x, y, batch_size=3, verbose=0) == [history["loss"][0], history["mae"][0]] or np.allclose(
+        model.evaluate(x, y, batch_size=3, verbose=0), [history["loss"][0], history["mae"][0]], rtol=1e-6
+    )
+    assert model.evaluate(x, y, verbose=0, return_dict=True).keys() == {"loss", "mae"}
+
+
+@pytest.mark.parametrize(("shape", "classes", "expected"), [((8,), 3, "sparse"), ((8, 1), 1, "binary"), ((8, 3), 3, "plain")])
+def test_accuracy_fits_the_shapes(shape, classes, expected):
+    activation = "sigmoid" if classes == 1 else "softmax"
+    model = Sequential([InputLayer((5, 4)), LSTM(3), Dense(classes, activation=activation)])
+    model.compile("adam", "crossentropy", metrics=["accuracy"])
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, max(classes, 2), 8)
+    y = np.eye(classes)[labels] if expected == "plain" else labels.reshape(shape)
+    x = data(8)[0]
+    prediction = model(x)
+    decided = prediction[:, 0] > 0.5 if classes == 1 else prediction.argmax(axis=1)
+    loss, accuracy = model.evaluate(x, y, verbose=0)
+    assert accuracy == pytest.approx(np.mean(decided == labels))
+    chosen = np.where(labels, prediction[:, 0], 1 - prediction[:, 0]) if classes == 1 else prediction[np.arange(8), labels]
+    assert loss == pytest.approx(-np.mean(np.log(chosen)), rel=1e-5)
+
+
+def test_metric_of_the_same_name_twice():
+    model, (x, y) = small(metrics=["mae"], weighted_metrics=["mae", "mae"]), data()
+    weight = np.arange(10, dtype="float32")
+    logs = model.evaluate(x, y, sample_weight=weight, verbose=0, return_dict=True)
+    errors = np.abs(model(x) - y).mean(axis=1)
+    assert list(logs) == ["loss", "mae", "weighted_mae", "weighted_mae_1"]
+    assert logs["mae"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert logs["weighted_mae"] == logs["weighted_mae_1"] == pytest.approx(np.average(errors, weights=weight), rel=1e-5)
+
+
+def test_masked_steps_do_not_count():
+    model = Sequential([InputLayer((5, 4)), Masking(), LSTM(3, return_sequences=True), Dense(1)])
+    model.compile("sgd", "mse", metrics=["mae"])
+    x = data(2)[0]
+    x[0, 3:] = 0
+    y = np.ones((2, 5, 1), "float32")
+    errors = np.concatenate([(model(x) - y)[0, :3], (model(x) - y)[1]])
+    assert model.evaluate(x, y, verbose=0) == pytest.approx([np.mean(errors**2), np.abs(errors).mean()], rel=0.35)
+    loss = model.evaluate(x, y, verbose=0)[0]
+    assert loss == pytest.approx(np.mean(errors**2), rel=1e-5)
+    y[0, 3:] = 1e6
+    assert model.evaluate(x, y, verbose=0)[0] == loss
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2, "auto"])
+def test_display(verbose, monkeypatch):
+    monkeypatch.setattr("sys.stderr", out := io.StringIO())
+    model, (x, y) = small(), data()
+    model.fit(x, y, batch_size=5, epochs=2, validation_data=(x, y), verbose=verbose)
+    text = out.getvalue()
+    if verbose == 0:
+        assert text == ""
+        return
+    assert "epoch 1/2" in text
+    assert "epoch 2/2" in text
+    assert re.search(r"loss \d\.\d+, val_loss \d\.\d+", text)
+    if verbose in (2, "auto"):  # stderr is no terminal
+        assert text.count("\n") == 2
+    if verbose == 1:
+        assert "2/2" in text
+    out.truncate(0)
+    model.evaluate(x, y, verbose=verbose)
+    assert "evaluate" in out.getvalue()
+
+
+def test_nan_is_shown_and_does_not_end_the_training(capsys):
+    model, (x, y) = small(), data()
+    y[3] = np.nan
+    history = model.fit(x, y, epochs=2, verbose=2)
+    assert np.isnan(history.history["loss"]).all()
+    assert capsys.readouterr().err.count("loss nan") == 2
+
+
+def test_nan_ends_the_training_when_asked(capsys):
+    model, (x, y) = small(), data()
+    y[3] = np.nan
+    history = model.fit(x, y, batch_size=2, epochs=5, verbose=0, shuffle=False, callbacks=[TerminateOnNaN()])
+    assert len(history.epoch) == 1
+    assert "Batch 1: the loss is nan" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="loss is nan after batch 0"):
+        model.fit(x, y, verbose=0, callbacks=TerminateOnNaN(raise_error=True))
+
+
+# -- epochs, batches, order ---------------------------------------------------------------------------------------------
+def test_order_of_events():
+    model, (x, y) = small(), data(4)
+    seen = Seen()
+    model.fit(x, y, batch_size=2, epochs=2, verbose=0, callbacks=[seen], validation_data=(x[:2], y[:2]))
+    epoch = ["train_batch_begin", "train_batch_end"] * 2
+    test = ["test_begin", "test_batch_begin", "test_batch_end", "test_end"]
+    expected = ["train_begin", *(["epoch_begin", *epoch, *test, "epoch_end"] * 2), "train_end"]
+    assert [event[0] for event in seen.events] == expected
+    assert [event[1] for event in seen.events if event[0] == "train_batch_end"] == [0, 1, 0, 1]
+    assert [event[1] for event in seen.events if event[0] == "epoch_begin"] == [0, 1]
+
+
+def test_initial_epoch():
+    model, (x, y) = small(), data()
+    assert model.fit(x, y, epochs=5, initial_epoch=3, verbose=0).epoch == [3, 4]
+    assert model.history.epoch == [3, 4]
+    assert isinstance(model.history, History)
+
+
+def test_a_given_history_is_the_one_that_is_returned():
+    model, (x, y) = small(), data()
+    history = History()
+    assert model.fit(x, y, epochs=2, verbose=0, callbacks=[history]) is history
+    assert len(history.history["loss"]) == 2
+
+
+def test_shuffle_makes_a_new_order_each_epoch_and_repeats_by_seed():
+    made = batches.Batch(np.arange(20)[:, None], np.arange(20), np.arange(20) / 20)
+    orders = []
+    for _ in range(2):
+        random.seed(11)
+        passes = batches.ArrayBatches(made, 6, shuffle=True)
+        orders.append([np.concatenate([batch.x[:, 0] for batch in passes]) for _ in range(2)])
+        for batch in passes:
+            np.testing.assert_array_equal(batch.x[:, 0], batch.y)
+            np.testing.assert_array_equal(batch.y / 20, batch.weight)
+    np.testing.assert_array_equal(orders[0], orders[1])
+    first, second = orders[0]
+    assert sorted(first) == sorted(second) == list(range(20))
+    assert list(first) != list(second) != list(range(20))
+    assert [len(b.x) for b in batches.ArrayBatches(made, 6)] == [6, 6, 6, 2]
+
+
+def test_same_seed_same_training():
+    finals = []
+    for _ in range(2):
+        random.seed(5)
+        model = Sequential([InputLayer((5, 4)), LSTM(3, dropout=0.3), Dropout(0.2), Dense(2)])
+        model.compile("adam", "mse")
+        x, y = data()
+        model.fit(x, y, batch_size=3, epochs=2, verbose=0)
+        finals.append(model.get_weights())
+    for one, other in zip(*finals, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_validation_split_takes_the_last_samples():
+    model, (x, y) = small(optimizer=fastlstm.training.optimizers.SGD(0.0)), data(10)
+    history = model.fit(x, y, validation_split=0.3, verbose=0).history
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(x[7:], y[7:], verbose=0), rel=1e-6)
+    assert history["loss"][0] == pytest.approx(model.evaluate(x[:7], y[:7], verbose=0), rel=1e-6)
+
+
+@pytest.mark.parametrize(("freq", "expected"), [(2, [2, 4]), ([1, 4], [1, 4])])
+def test_validation_freq(freq, expected):
+    model, (x, y) = small(), data()
+    seen = []
+    note = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch + 1) if "val_loss" in logs else None)
+    model.fit(x, y, epochs=5, validation_data=(x, y), validation_freq=freq, verbose=0, callbacks=[note])
+    assert seen == expected
+
+
+def test_steps_per_epoch_goes_on_through_the_samples():
+    model, (x, y) = small(), data()
+    stream = batches.Stream(batches.ArrayBatches(batches.Batch(x, y, None), 4), steps=2)
+    lengths = [[len(batch.x) for batch in stream.epoch()] for _ in range(3)]
+    assert lengths == [[4, 4], [2, 4], [4, 2]]
+    history = model.fit(x, y, batch_size=4, steps_per_epoch=1, epochs=3, verbose=0)
+    assert model.optimizer.iterations == 3
+    assert len(history.epoch) == 3
+
+
+def test_batches_that_somebody_else_makes():
+    model, (x, y) = small(), data()
+    made = [(x[:4], y[:4]), (x[4:], y[4:], np.ones(6))]
+
+    class Twice:
+        def __iter__(self):
+            return iter(made)
+
+    model.fit(Twice(), epochs=2, verbose=0, validation_data=Twice())
+    assert model.optimizer.iterations == 4
+    assert model.evaluate(Twice(), verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-6)
+    with pytest.warns(UserWarning, match="no data"):
+        model.fit((item for item in made), epochs=2, verbose=0)
+    with pytest.raises(ValueError, match="come with the batches"):
+        model.fit(Twice(), y)
+    with pytest.raises(ValueError, match="4 entries"):
+        model.fit(iter([(x, y, None, None)]), verbose=0)
+
+
+def test_sample_and_class_weights():
+    model, (x, _) = small(optimizer=fastlstm.training.optimizers.SGD(0.0), loss="sparse_categorical_crossentropy"), data(6)
+    model.layers[1].activation = fastlstm.activations.get("softmax")
+    y = np.array([0, 1, 1, 0, 1, 0])
+    each = -np.log(model(x)[np.arange(6), y].astype(np.float64))
+    weight = np.array([1, 2, 0, 1, 0.5, 3], "float32")
+    assert model.fit(x, y, sample_weight=weight, verbose=0).history["loss"][0] == pytest.approx((each * weight).mean(), rel=1e-5)
+    by_class = np.where(y == 1, 4.0, 1.0)
+    assert model.train_on_batch(x, y, class_weight={1: 4.0}) == pytest.approx((each * by_class).mean(), rel=1e-5)
+    np.testing.assert_array_equal(batches.class_weights(np.eye(3)[[2, 0]], {2: 5.0}), [5, 1])
+    np.testing.assert_array_equal(batches.class_weights(np.array([[1], [0]]), {1: 3.0}), [3, 1])
+
+
+# -- stateful -----------------------------------------------------------------------------------------------------------
+def test_states_go_on_from_batch_to_batch():
+    model = Sequential([InputLayer(batch_shape=(2, 5, 4)), LSTM(3, stateful=True), Dense(2)])
+    model.compile(fastlstm.training.optimizers.SGD(0.0), "mse")
+    x, y = data(6)
+    model.fit(x, y, shuffle=False, verbose=0)
+    carried = [state.numpy() for state in model.layers[0].states]
+    model.layers[0].reset_state()
+    long = np.concatenate([x[0:2], x[2:4], x[4:6]], axis=1)
+    _, h, c = _with_states(model.layers[0], long)
+    np.testing.assert_allclose(carried[0], h, atol=1e-6)
+    np.testing.assert_allclose(carried[1], c, atol=1e-6)
+    with pytest.raises(ValueError, match="stateful"):
+        model.fit(x[:5], y[:5], verbose=0)
+
+
+def _with_states(layer, x):
+    plain = LSTM(3, return_state=True)
+    plain.build(x.shape)
+    plain.set_weights(layer.get_weights())
+    return plain(x)
+
+
+# -- Ctrl-C -------------------------------------------------------------------------------------------------------------
+def interrupt(batch, logs):
+    if batch == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_the_training_after_the_batch():
+    model, (x, y) = small(), data()
+    seen = Seen()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=2, epochs=3, verbose=0, callbacks=[LambdaCallback(on_train_batch_begin=interrupt), seen])
+    assert model.optimizer.iterations == 2
+    assert seen.events[-2:] == [("train_batch_end", 1), ("train_end",)]
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_ctrl_c_does_not_wait():
+    model, (x, y) = small(), data()
+
+    def twice(batch, logs):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the second signal was not delivered")
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, batch_size=2, verbose=0, callbacks=[LambdaCallback(on_train_batch_begin=twice)])
+    assert model.optimizer.iterations == 0
+
+
+def test_fit_in_another_thread_leaves_signals_alone():
+    model, (x, y) = small(), data()
+    handlers = []
+    note = LambdaCallback(on_epoch_end=lambda epoch, logs: handlers.append(signal.getsignal(signal.SIGINT)))
+    thread = threading.Thread(target=lambda: model.fit(x, y, verbose=0, callbacks=[note]))
+    thread.start()
+    thread.join()
+    assert handlers == [signal.default_int_handler]
+
+
+# -- what does not fit --------------------------------------------------------------------------------------------------
+def test_refusals():
+    x, y = data()
+    with pytest.raises(ValueError, match="compiled first"):
+        Sequential([LSTM(2)]).fit(x, y)
+    with pytest.raises(ValueError, match="no loss"):
+        small(loss=None).fit(x, y)
+    with pytest.raises(ValueError, match="nosuch"):
+        small(loss="nosuch")
+    with pytest.raises(ValueError, match="nosuch"):
+        small(metrics=["nosuch"])
+    with pytest.raises(ValueError, match="optimizer"):
+        small(optimizer=None)
+    with pytest.raises(ValueError, match="`metrics`"):
+        small(metrics={"a": "mse"})
+    with pytest.raises(ValueError, match="loss_weights"):
+        small(loss_weights=[1, 2])
+    model = small()
+    for name, arguments in {
+        "y": {"x": x, "y": y[:3]},
+        "sample_weight": {"x": x, "y": y, "sample_weight": np.ones(3)},
+        "class_weight": {"x": x, "y": y, "sample_weight": np.ones(10), "class_weight": {0: 1.0}},
+        "`y` is missing": {"x": x},
+        "validation_split": {"x": x, "y": y, "validation_split": 1.5},
+        "validation_data": {"x": x, "y": y, "validation_data": x},
+        "validation_freq": {"x": x, "y": y, "validation_data": (x, y), "validation_freq": 0},
+        "verbose": {"x": x, "y": y, "verbose": 7},
+        "batch_size": {"x": x, "y": y, "batch_size": 0},
+        "no samples": {"x": x[:0], "y": y[:0]},
+    }.items():
+        with pytest.raises(ValueError, match=name):
+            model.fit(**{"verbose": 0, **arguments})
+    with pytest.raises(TypeError, match="callbacks"):
+        model.fit(x, y, callbacks=[print], verbose=0)
+    several = Sequential([InputLayer((5, 4)), LSTM(3, return_state=True)])
+    several.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="one output"):
+        several.fit(x, y, verbose=0)
+
+
+# -- learning -----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adamw"])
+def test_learns_which_half_is_larger(optimizer):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 8, 1)).astype("float32")
+    y = (x[:, :4].sum(axis=(1, 2)) > x[:, 4:].sum(axis=(1, 2))).astype("int64")
+    model = Sequential([InputLayer((8, 1)), LSTM(8), Dense(1, activation="sigmoid")])
+    rate = {"class_name": optimizer, "config": {"learning_rate": 0.03}}
+    model.compile(rate, "binary_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, epochs=40, verbose=0)
+    assert model.evaluate(x, y, verbose=0)[1] > 0.9
+
+
+def test_learns_with_convlstm1d_by_a_schedule():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((32, 4, 6, 1)).astype("float32")
+    y = (x.mean(axis=(1, 2, 3)) > 0).astype("int64")
+    model = Sequential([InputLayer((4, 6, 1)), ConvLSTM1D(4, 3), Flatten(), Dense(2, activation="softmax")])
+    schedule = fastlstm.training.schedules.ExponentialDecay(0.03, 40, 0.5)
+    model.compile(fastlstm.training.optimizers.Adam(schedule), "crossentropy", metrics=["accuracy"])
+    history = model.fit(x, y, batch_size=8, epochs=30, verbose=0).history
+    assert history["accuracy"][-1] > 0.9
+    assert history["loss"][-1] < history["loss"][0]
