@@ -12,9 +12,10 @@ from .tables import human_bytes, human_seconds, printable, shape_text, table
 
 _EXTRAS = {
     "scipy": ("fastlstm[blas]", "BLAS for large products"),
-    "h5py": ("fastlstm[keras]", "reads .keras files"),
+    "h5py": ("fastlstm[keras]", "reads and writes .keras files"),
     "ml_dtypes": ("fastlstm[bf16]", "bfloat16"),
     "tqdm": ("fastlstm[cli]", "progress bars"),
+    "matplotlib": ("fastlstm[plot]", "History.plot"),
 }
 
 

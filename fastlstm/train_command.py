@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import random as draws
 from . import report
 from .io import KerasFile, read_config_file, read_keras_file
 from .io.data_file import DataFile, read_data, suffix_of
@@ -48,7 +49,9 @@ def add_parser(commands: Any, formatter: Any, count: Callable[[str], int]) -> No
     train.add_argument("--loss", metavar="NAME", help="default: crossentropy for classes, else mse")
     held_out = train.add_mutually_exclusive_group()
     held_out.add_argument("--validation", metavar="DATA2", help="an .npz like DATA to validate on after every epoch")
-    held_out.add_argument("--validation-split", metavar="F", type=_fraction, help="this last part of DATA validates, e.g. 0.2")
+    held_out.add_argument(
+        "--validation-split", metavar="F", type=_fraction, help="a part of DATA, drawn at random, validates, e.g. 0.2"
+    )
     train.add_argument(
         "--early-stopping", metavar="N", type=count, help="stop after N epochs without progress, keep the best weights"
     )
@@ -89,6 +92,8 @@ def run(arguments: argparse.Namespace) -> None:
         random.seed(arguments.seed)
     data = _read(arguments.data)
     validation = None if arguments.validation is None else _read(arguments.validation)
+    if arguments.validation_split is not None:
+        data, validation = _split(data, arguments.validation_split)
     model = _model(arguments.model, arguments.from_scratch)
     if not model.built:
         model.build((None, *data.x.shape[1:]))
@@ -125,6 +130,18 @@ def _read(path: str) -> DataFile:
             f"Received: dtype={y.dtype}, shape={y.shape}"
         )
     return data
+
+
+def _split(data: DataFile, fraction: float) -> tuple[DataFile, DataFile]:
+    """Two parts, drawn at random: files are often sorted by class. ValueError where one would be empty."""
+    count = len(data.x)
+    held_out = round(count * fraction)
+    if not 0 < held_out < count:
+        raise ValueError(f"{data.name}: --validation-split {fraction} leaves no sequences on one side of {count}")
+    order = draws.generator(draws.default_seed()).permutation(count)
+    kept, rest = np.sort(order[held_out:]), np.sort(order[:held_out])
+    first, second = (data._replace(x=data.x[part], others={**data.others, "y": data.others["y"][part]}) for part in (kept, rest))
+    return first, second
 
 
 def _model(path: str, from_scratch: bool) -> Sequential:
@@ -169,10 +186,9 @@ def _compile(model: Sequential, arguments: argparse.Namespace, task: _Task) -> N
 def _fit(model: Sequential, arguments: argparse.Namespace, data: DataFile, validation: DataFile | None) -> None:
     from .training.callbacks import Callback, EarlyStopping, TerminateOnNaN
 
-    validated = validation is not None or arguments.validation_split is not None
     callbacks: list[Callback] = [TerminateOnNaN(raise_error=True)]
     if arguments.early_stopping is not None:
-        monitor = "val_loss" if validated else "loss"
+        monitor = "loss" if validation is None else "val_loss"
         callbacks.append(EarlyStopping(monitor, patience=arguments.early_stopping, restore_best_weights=True, verbose=1))
     try:
         model.fit(
@@ -182,7 +198,6 @@ def _fit(model: Sequential, arguments: argparse.Namespace, data: DataFile, valid
             epochs=arguments.epochs,
             verbose=0 if arguments.quiet else "auto",
             callbacks=callbacks,
-            validation_split=arguments.validation_split or 0.0,
             validation_data=None if validation is None else (validation.x, validation.others["y"]),
         )
     except (ValueError, TypeError) as error:
@@ -196,12 +211,9 @@ def _conclude(
     model.save(arguments.output)
     epochs = len(model.history.epoch) if model.history is not None else 0
     lines = [("trained", f"{epochs} epochs in {human_seconds(seconds)}")]
-    for name, file in (("on DATA", data), ("on DATA2", held_out)):
+    for name, file in (("trained on", data), ("held out", held_out)):
         if file is not None:
             values = model.evaluate(file.x, file.others["y"], batch_size=arguments.batch_size, verbose=0, return_dict=True)
             lines.append((name, ", ".join(f"{key} {value:.4g}" for key, value in values.items())))
-    if arguments.validation_split is not None and model.history is not None:
-        last = {key: values[-1] for key, values in model.history.history.items() if key.startswith("val_")}
-        lines.append(("on its last part", ", ".join(f"{key.removeprefix('val_')} {value:.4g}" for key, value in last.items())))
     lines.append(("written", arguments.output))
     print("\n" + report.facts(lines))

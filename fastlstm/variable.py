@@ -1,8 +1,8 @@
 """Variable: one weight array with a name, and a version that grows with every write.
 
 Packed copies of weights (``backends``) are keyed by the version. So that no write goes unnoticed, the arrays that a Variable
-hands out are read-only; the ways to write are ``assign*`` and item assignment. Each write makes a new array and bumps the version, so that
-an array handed out before (a recorded forward pass holds some) keeps the values of its time.
+hands out are read-only; the ways to write are ``assign*`` and item assignment. Each write makes a new array and bumps the
+version, so that an array handed out before (a recorded forward pass holds some) keeps the values of its time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Variable:
-    """A weight. ``np.asarray(v)``, ``v.value``: the values, read-only; ``v.numpy()``: a copy; ``v[...] = a``, ``v.assign(a)``: write.
+    """A weight. ``np.asarray(v)``, ``v.value``: read-only values; ``v.numpy()``: a copy; ``v[...] = a``, ``v.assign(a)``: write.
 
     Attributes: ``name`` ("kernel"), ``path`` ("lstm/lstm_cell/kernel"), ``shape``, ``dtype`` (NumPy dtype), ``trainable``,
     ``regularizer`` and ``constraint`` (callables or None), ``version`` (int, grows with every write).

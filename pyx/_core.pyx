@@ -45,7 +45,7 @@ cdef extern from "fastlstm/fastlstm.h":
         void *y
         const ptrdiff_t *y_offset
         void *gates
-        const ptrdiff_t *gates_offset
+        ptrdiff_t gates_rows
         int activation, recurrent_activation, rounding
         int descending
 
@@ -63,7 +63,7 @@ cdef extern from "fastlstm/fastlstm.h":
         ptrdiff_t units, count
         const ptrdiff_t *rows
         const void *gates
-        const ptrdiff_t *gates_offset
+        ptrdiff_t gates_rows
         const void *c_before
         const void *c
         const ptrdiff_t *c_offset
@@ -75,6 +75,12 @@ cdef extern from "fastlstm/fastlstm.h":
         const ptrdiff_t *dz_row
         ptrdiff_t dz_depth
         int activation, recurrent_activation
+
+    ctypedef struct fl_outer:
+        ptrdiff_t units, count, depth, pitch, panel_depth
+        const void *columns
+        const void *panel
+        void *z
 
     ctypedef struct fl_lanes:
         ptrdiff_t features, units, padded_rows
@@ -99,12 +105,11 @@ cdef extern from "fastlstm/fastlstm.h":
         void (*step)(const fl_step *) noexcept nogil
         void (*cell_rows)(const fl_step *) noexcept nogil
         void (*step_back)(const fl_step_back *) noexcept nogil
+        void (*outer)(const fl_outer *) noexcept nogil
         void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) noexcept nogil
         void (*add)(void *a, const void *b, ptrdiff_t n) noexcept nogil
-        void (*transpose)(const void *base, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, void *out,
-                          ptrdiff_t out_stride) noexcept nogil
-        void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
-                           void *weights, void *lane_bias) noexcept nogil
+        void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel,
+                           const void *bias, void *weights, void *lane_bias) noexcept nogil
         void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows,
                          void *out) noexcept nogil
         void (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows,

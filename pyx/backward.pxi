@@ -1,13 +1,13 @@
 # backward.pxi: the time loop backwards, of LSTM and ConvLSTM1D, in the panels of include/fastlstm/gate_backward.h.
 #
-# Blocks of time steps are taken from the last to the first. Within a block each step goes back once (fl_kernels.step_back writes its
-# dz, then the product with the transposed recurrent kernel gives dh of the step before); then three products serve the whole block:
-# dz with the transposed kernel (dx), and x and h, transposed, with dz (weight gradients). No im2col: a convolution's rows are windows
-# of dz, and a tap of a weight gradient is a shift of the transposed rows.
+# Blocks of time steps are taken from the last to the first. Within a block each step goes back once (fl_kernels.step_back writes
+# its dz, then the product with the transposed recurrent kernel gives dh of the step before); then three products serve the whole
+# block: dz with the transposed kernel (dx), and the columns of x and h with dz (weight gradients). No im2col: a convolution's rows
+# are windows of dz, and a tap of a weight gradient is a shift of the rows of x and h.
 #
-# Row r = (step*N + n)*Q + L + m of a block's panel is row m of sample n; the L rows before and those behind the S rows of a sample
-# are zeros (the halo of the flipped windows). LSTM: L = 0, Q = 1. Strided inputs are transposed by phase (row modulo stride).
-# The order of every sum depends on N, T and the sizes alone.
+# Row r = (step*N + n)*Q + L + m of a block's panel is row m of sample n; the L rows before and those behind the S rows of a
+# sample are zeros (the halo of the flipped windows). LSTM: L = 0, Q = 1. Strided inputs are copied by phase (row modulo
+# stride). The order of every sum depends on N, T and the sizes alone.
 
 # Rows of dz that a block should have: enough for the products to be efficient, few enough for the second-level cache.
 cdef Py_ssize_t BACK_ROWS = 256
@@ -29,24 +29,23 @@ cdef struct Backward:
     const char *no_bias                 # a bias panel of zeros, as wide as F and C need
     Py_ssize_t steps                    # of a block
     Py_ssize_t L, Q                     # see above
-    Py_ssize_t columns                  # reals of one transposed row: a block's rows and a margin
+    Py_ssize_t height                   # rows of x and h that a block may touch: its own and a margin
     char *workspace
 
 
 cdef struct BackRoom:
     char *dz                            # [blocks, steps*N*Q, 4, W]
-    char *h_rows                        # [F, columns] h before each row's step, transposed
-    char *x_rows                        # [stride, C, columns]
+    char *h_rows                        # [height, F] h before each row's step (an LSTM reads its tape instead)
+    char *x_rows                        # [stride, height, C]
     char *dy                            # [N,S,F] what the outputs behind this step owe to this one (masks)
     ptrdiff_t *rows                     # [M]
-    ptrdiff_t *all_rows                 # [max(M, K*C, K*F, N*R)]
+    ptrdiff_t *all_rows                 # [max(M, N*R)]
     ptrdiff_t *state_offset             # [M]
-    ptrdiff_t *gates_offset             # [M]
     ptrdiff_t *dy_offset                # [M]
     ptrdiff_t *dz_row                   # [M]
     ptrdiff_t *window                   # [M] where the flipped window of dz begins
-    ptrdiff_t *wide                     # [max(K*C, K*F, N*R)] rows of the block's products
-    ptrdiff_t *wide_out                 # the same, where their results go
+    ptrdiff_t *wide                     # [N*R] where the windows of dz of a phase's rows begin
+    ptrdiff_t *wide_out                 # [N*R] where their dx goes
 
 
 cdef inline Py_ssize_t most(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -58,30 +57,26 @@ cdef Py_ssize_t unit_blocks(const Sequence *s) noexcept nogil:
 
 
 cdef void plan_back(const Sequence *s, Backward *b) noexcept nogil:
-    """Settles L, Q, steps and columns."""
-    cdef Py_ssize_t rows_of_phase = (s.padded_rows + s.stride - 1) // s.stride, line = 64 // real_size(s)
+    """Settles L, Q, steps and height."""
+    cdef Py_ssize_t rows_of_phase = (s.padded_rows + s.stride - 1) // s.stride
     b.L = most(s.K - 1 - (s.K - 1) // 2, (s.K - 1) * s.dilation // s.stride)
     b.Q = b.L + most(s.S + s.K - 1, rows_of_phase)
     b.steps = most(1, min(s.T, BACK_ROWS // (s.N * b.Q)))
-    # Whole cache lines, an odd number of them: rows must not all fall into the same cache sets.
-    b.columns = ((b.steps * s.N * b.Q + s.K * s.dilation) // line + 1) * line
-    if (b.columns // line) % 2 == 0:
-        b.columns += line
+    b.height = b.steps * s.N * b.Q + s.K * s.dilation
 
 
 cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept nogil:
     """As ``cut``, for the backward pass."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, word = sizeof(ptrdiff_t)
-    cdef Py_ssize_t wide = most(s.K * most(s.C, s.F), s.N * s.R)
+    cdef Py_ssize_t wide = s.N * s.R
     room.dz = part(base, &at, unit_blocks(s) * b.steps * s.N * b.Q * 4 * s.kernels.lanes * size)
-    room.h_rows = part(base, &at, s.F * b.columns * size)
-    room.x_rows = part(base, &at, s.stride * s.C * b.columns * size)
+    room.h_rows = part(base, &at, s.F * b.height * size)
+    room.x_rows = part(base, &at, s.stride * s.C * b.height * size)
     room.dy = part(base, &at, M * s.F * size)
     room.rows = <ptrdiff_t *> part(base, &at, M * word)
     room.all_rows = <ptrdiff_t *> part(base, &at, most(M, wide) * word)
     room.state_offset = <ptrdiff_t *> part(base, &at, M * word)
-    room.gates_offset = <ptrdiff_t *> part(base, &at, M * word)
     room.dy_offset = <ptrdiff_t *> part(base, &at, M * word)
     room.dz_row = <ptrdiff_t *> part(base, &at, M * word)
     room.window = <ptrdiff_t *> part(base, &at, M * word)
@@ -97,12 +92,11 @@ cdef void lay_out_back(const Backward *b, const BackRoom *room) noexcept nogil:
     for n in range(s.N):
         for m in range(s.S):
             room.state_offset[row] = row * s.F
-            room.gates_offset[row] = row * 4 * s.F
             room.dy_offset[row] = (n * s.T * s.S + m) * s.F
             room.dz_row[row] = n * b.Q + b.L + m
             room.window[row] = (n * b.Q + b.L + m + (s.K - 1) // 2 - (s.K - 1)) * vectors
             row += 1
-    for k in range(most(row, most(s.K * most(s.C, s.F), s.N * s.R))):
+    for k in range(most(row, s.N * s.R)):
         room.all_rows[k] = k
 
 
@@ -111,7 +105,7 @@ cdef inline bint is_valid(const Sequence *s, Py_ssize_t n, Py_ssize_t step) noex
 
 
 cdef void collect_outputs(const Backward *b, const BackRoom *room, Py_ssize_t step) noexcept nogil:
-    """With masks: room.dy += cotangents of this step's outputs. A masked output is the previous one, or zeros (keras-spec 6.2)."""
+    """With masks: room.dy += cotangents of this step's outputs. A masked output is the one before, or zeros (keras-spec 6.2)."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t n, size = real_size(s), slab = s.S * s.F
     cdef const char *dy
@@ -165,54 +159,40 @@ cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, f
     s.kernels.project(p)
 
 
-cdef void transpose_block(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
+cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
     """h_rows and x_rows of the steps from ``first`` on; x of masked samples counts as zeros, NaN included."""
     cdef const Sequence *s = b.s
-    cdef Py_ssize_t k, n, p, c, j, rows, at, size = real_size(s), left = (s.K - 1) // 2
+    cdef Py_ssize_t k, n, p, j, at, size = real_size(s), left = (s.K - 1) // 2
     cdef const char *x
     cdef char *to
-    if b.Q == 1:  # an LSTM: the rows of a block follow each other
-        s.kernels.transpose(s.tape_h + first * s.N * s.F * size, s.F, steps * s.N, s.F, room.h_rows, b.columns)
     for k in range(steps):
-        if b.Q == 1 and s.R == 1 and s.mask == NULL:
-            s.kernels.transpose(s.x + time_of(s, first + k) * s.C * size, s.T * s.C, s.N, s.C, room.x_rows + k * s.N * size,
-                                b.columns)
-            continue
         for n in range(s.N):
             at = (k * s.N + n) * b.Q + b.L
             if b.Q != 1:
-                s.kernels.transpose(s.tape_h + ((first + k) * s.N + n) * s.S * s.F * size, s.F, s.S, s.F,
-                                    room.h_rows + (at + left) * size, b.columns)
+                memcpy(room.h_rows + (at + left) * s.F * size, s.tape_h + ((first + k) * s.N + n) * s.S * s.F * size,
+                       s.S * s.F * size)
             x = s.x + (n * s.T + time_of(s, first + k)) * s.R * s.C * size
-            for p in range(s.stride):
-                j = (p + s.stride - s.pad_left % s.stride) % s.stride  # the first row of this phase
-                rows = (s.R - j + s.stride - 1) // s.stride if j < s.R else 0
-                to = room.x_rows + (p * s.C * b.columns + at + (j + s.pad_left) // s.stride) * size
+            for j in range(s.R):
+                p = (j + s.pad_left) % s.stride
+                to = room.x_rows + (p * b.height + at + (j + s.pad_left) // s.stride) * s.C * size
                 if is_valid(s, n, first + k):
-                    s.kernels.transpose(x + j * s.C * size, s.stride * s.C, rows, s.C, to, b.columns)
+                    memcpy(to, x + j * s.C * size, s.C * size)
                 else:
-                    for c in range(s.C):
-                        memset(to + c * b.columns * size, 0, rows * size)
+                    memset(to, 0, s.C * size)
 
 
 cdef void weight_gradient(const Backward *b, const BackRoom *room, const char *rows, Py_ssize_t count, Py_ssize_t depth,
                           char *out) noexcept nogil:
-    """out [count,4F] += transposed rows (from ``rows`` + room.wide) @ dz [depth,4F]."""
+    """out [count,4F] += rows [depth,count] transposed @ dz [depth,4F]."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t at = 0, size = real_size(s)
-    cdef fl_project p
-    memset(&p, 0, sizeof(p))
-    p.layout.columns, p.layout.gates = s.F, 1
-    p.count, p.rows, p.z, p.z_offset = count, room.all_rows, out, room.wide_out
-    p.x.offset, p.x.groups, p.x.runs, p.x.depth = room.wide, 1, 1, depth
-    for at in range(count):
-        room.wide_out[at] = at * 4 * s.F
-    at = 0
+    cdef fl_outer p
+    p.units, p.count, p.pitch, p.panel_depth, p.z = s.F, count, count, depth, out
     while at < depth:
-        p.x.length = min(BACK_DEPTH, depth - at)
-        p.x.panel, p.x.base = room.dz + at * 4 * s.kernels.lanes * size, rows + at * size
-        s.kernels.project(&p)
-        at += p.x.length
+        p.depth = min(BACK_DEPTH, depth - at)
+        p.panel, p.columns = room.dz + at * 4 * s.kernels.lanes * size, rows + at * count * size
+        s.kernels.outer(&p)
+        at += p.depth
 
 
 cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps,
@@ -248,17 +228,16 @@ cdef void block_gradients(const Backward *b, const BackRoom *room, Py_ssize_t fi
                           Py_ssize_t depth) noexcept nogil:
     """Everything that one block adds: dkernel, drecurrent, dbias, dx."""
     cdef const Sequence *s = b.s
-    cdef Py_ssize_t k, c, tap
-    transpose_block(b, room, first, steps)
-    for k in range(s.K):
-        for c in range(s.F):
-            room.wide[k * s.F + c] = c * b.columns + k
-    weight_gradient(b, room, room.h_rows, s.K * s.F, depth, b.drecurrent)
+    cdef Py_ssize_t k, tap, size = real_size(s)
+    cdef const char *h_rows = room.h_rows
+    if b.Q == 1:  # an LSTM's h of the block stands in the tape as it is wanted
+        h_rows = s.tape_h + first * s.N * s.F * size
+    gather_block(b, room, first, steps)
     for k in range(s.K):
         tap = k * s.dilation
-        for c in range(s.C):
-            room.wide[k * s.C + c] = (tap % s.stride * s.C + c) * b.columns + tap // s.stride
-    weight_gradient(b, room, room.x_rows, s.K * s.C, depth, b.dkernel)
+        weight_gradient(b, room, h_rows + k * s.F * size, s.F, depth, b.drecurrent + k * s.F * 4 * s.F * size)
+        weight_gradient(b, room, room.x_rows + (tap % s.stride * b.height + tap // s.stride) * s.C * size, s.C, depth,
+                        b.dkernel + k * s.C * 4 * s.F * size)
     if b.dbias != NULL:
         s.kernels.sum_panel(room.dz, s.F, depth, b.dbias)
     if b.dx != NULL:
@@ -274,11 +253,11 @@ cdef void run_back(const Backward *b) noexcept nogil:
     cdef Py_ssize_t size = real_size(s), vectors = 4 * s.kernels.lanes, blocks = unit_blocks(s), first, steps, k, depth = -1
     cut_back(b, b.workspace, &room)
     lay_out_back(b, &room)
-    memset(room.h_rows, 0, s.F * b.columns * size)
-    memset(room.x_rows, 0, s.stride * s.C * b.columns * size)
+    memset(room.h_rows, 0, s.F * b.height * size)
+    memset(room.x_rows, 0, s.stride * s.C * b.height * size)
     memset(room.dy, 0, s.N * s.S * s.F * size)
     memset(&st, 0, sizeof(st))
-    st.units, st.gates_offset, st.c_offset, st.dz_row = s.F, room.gates_offset, room.state_offset, room.dz_row
+    st.units, st.gates_rows, st.c_offset, st.dz_row = s.F, s.N * s.S, room.state_offset, room.dz_row
     st.dh, st.dc = b.dh, b.dc
     st.activation, st.recurrent_activation = s.activation, s.recurrent_activation
     memset(&p, 0, sizeof(p))

@@ -10,7 +10,7 @@ cdef struct Geometry:
 
 
 cdef Geometry geometry_of(object rows, Py_ssize_t R, Py_ssize_t taps) except *:
-    """From (rows out, stride, dilation, pad_left, padded_rows), or None for an LSTM. ValueError where windows would leave the rows."""
+    """From (rows out, stride, dilation, pad_left, padded_rows), or None for an LSTM. ValueError where windows leave the rows."""
     cdef Geometry g
     if rows is None:
         g.rows, g.stride, g.dilation, g.pad_left, g.padded_rows = 1, 1, 1, 0, 1
@@ -141,7 +141,7 @@ def lstm_forward(GateWeights weights not None, x, h0, c0, mask, int activation, 
 def convlstm1d_forward(GateWeights weights not None, x, h0, c0, mask, tuple rows, int activation, int recurrent_activation,
                        int rounding, bint go_backwards, bint return_sequences, bint zero_output_for_mask, bint channels_first,
                        str path):
-    """x [N,T,R,C] ([N,T,C,R] channels first), h0 and c0 [N,S,F] -> y [N,T,S,F] or [N,S,F] (F before S channels first), h, c [N,S,F].
+    """x [N,T,R,C], h0 and c0 [N,S,F] -> y [N,T,S,F] or [N,S,F], h and c [N,S,F]; channels first: x [N,T,C,R], y with F before S.
 
     rows: (S, stride, dilation, pad_left, padded_rows). States are channels last in both formats. Otherwise as lstm_forward.
     """
@@ -150,5 +150,5 @@ def convlstm1d_forward(GateWeights weights not None, x, h0, c0, mask, tuple rows
     if weights.kernel.ndim != 3 or x.shape[2 if channels_first else 3] != weights.channels:
         raise ValueError(f"x: expected {weights.channels} channels, got {x.shape}")
     cdef Geometry g = geometry_of(rows, R, weights.taps)
-    return forward(weights, x, h0, c0, mask, (g.rows, weights.units), &g, activation, recurrent_activation, rounding, go_backwards,
-                   return_sequences, zero_output_for_mask, channels_first, path, NULL)
+    return forward(weights, x, h0, c0, mask, (g.rows, weights.units), &g, activation, recurrent_activation, rounding,
+                   go_backwards, return_sequences, zero_output_for_mask, channels_first, path, NULL)

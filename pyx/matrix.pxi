@@ -43,8 +43,8 @@ cdef class PackedMatrix:
         return z
 
     def windows(self, x, Py_ssize_t rows, Py_ssize_t taps, Py_ssize_t stride, Py_ssize_t dilation):
-        """x [N,R,C], C-contiguous, taps*C = K -> [N,rows,n]: row m of a sample is its ``taps`` rows m*stride, m*stride + dilation …
-        laid end to end, @ matrix + bias. A one-dimensional convolution of an input that is padded already."""
+        """x [N,R,C], C-contiguous, taps*C = K -> [N,rows,n]: row m is the ``taps`` rows m*stride, m*stride + dilation … laid end
+        to end, @ matrix + bias. A one-dimensional convolution of an input that is padded already."""
         x = checked(x, self.dtype, 3, "x")
         if min(rows, taps, stride, dilation) < 1 or taps * x.shape[2] != self.depth:
             raise ValueError(f"x: {taps} taps of {x.shape[2]} channels do not make the depth {self.depth}")

@@ -21,9 +21,9 @@ cdef inline bint has_shape(object array, int ndim, const cnp.npy_intp *shape) no
 cdef class CallPlan:
     """One layer's call: ``plan(x, initial_state, mask, out)`` -> the layer's result, or None where the plan does not apply.
 
-    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` and the ``revision`` of ``cell`` stay. ``states``: the two
-    carried Variables of a stateful layer, or None. ``rows``: None for an LSTM, else (R, S, stride, dilation, pad_left,
-    padded_rows), channels last. Bitwise the same results as lstm_forward and convlstm1d_forward.
+    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` and ``cell.revision`` stay.
+    ``states``: the two carried Variables of a stateful layer, or None. ``rows``: None for an LSTM, else (R, S, stride, dilation,
+    pad_left, padded_rows), channels last. Bitwise the same results as lstm_forward and convlstm1d_forward.
     """
     cdef GateWeights weights
     cdef tuple variables, versions

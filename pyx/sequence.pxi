@@ -1,17 +1,17 @@
-# sequence.pxi: THE time loop, of LSTM and ConvLSTM1D, for every kernel, dtype and instruction set. Runs without the GIL, allocates
-# nothing.
+# sequence.pxi: THE time loop, of LSTM and ConvLSTM1D, for every kernel, dtype and instruction set. Runs without the GIL,
+# allocates nothing.
 #
-# An LSTM is a ConvLSTM1D with one row and kernel width 1. A Sequence holds plain pointers (byte addresses; strides and offsets count
-# reals), so that one loop serves float and double. Its paths differ only in how a step's pre-activations are made:
+# An LSTM is a ConvLSTM1D with one row and kernel width 1. A Sequence holds plain pointers (byte addresses; strides and offsets
+# count reals), so that one loop serves float and double. Its paths differ only in how a step's pre-activations are made:
 #   FUSED     x window and h window through one tile, cell in registers (fl_kernels.step)
 #   HOISTED   LSTM, few rows: x projected for a block of steps at once (fl_kernels.project), then as FUSED with h alone
 #   PACKED    pre-activations into z by fl_kernels.project, then fl_kernels.cell_rows: takes every activation
 #   BLAS      the same, with BLAS for both products (a product a tap for convolutions: no im2row)
 # and LANES (lanes.pxi, LSTM only), where the rows are transposed, has a loop of its own.
 #
-# Windows instead of im2col: in a channels-last buffer with its padding in place, the K*C values that feed output row m are one run
-# from m*stride*C on (dilation > 1: K runs of C). So x is read in place, or copied a step at a time where it needs padding or comes
-# channels first, and h lives in two buffers with a halo of K - 1 rows a sample, used in turn.
+# Windows instead of im2col: in a channels-last buffer with its padding in place, the K*C values that feed output row m are one
+# run from m*stride*C on (dilation > 1: K runs of C). So x is read in place, or copied a step at a time where it needs padding or
+# comes channels first, and h lives in two buffers with a halo of K - 1 rows a sample, used in turn.
 # Letters: N batch, T time, R rows in, S rows out, C channels in (LSTM: D), F filters (LSTM: U), K kernel width.
 
 cdef enum Path:
@@ -45,7 +45,7 @@ cdef struct Sequence:
     const char *kernel                  # plain [K,C,4F], [K,F,4F], [4F] (or NULL): BLAS
     const char *recurrent_kernel
     const char *bias
-    char *tape_gates                    # [T,M,4F], [T+1,M,F], [T+1,M,F] for the backward pass, or NULL
+    char *tape_gates                    # T pages of M*4F, [T+1,M,F], [T+1,M,F] for the backward pass, or NULL
     char *tape_c
     char *tape_h
     char *workspace                     # workspace_size() bytes, 64-byte aligned
@@ -63,7 +63,6 @@ cdef struct Room:
     ptrdiff_t *h_offset                 # [M] where its own F begin
     ptrdiff_t *x_offset                 # [M]
     ptrdiff_t *y_offset                 # [M]
-    ptrdiff_t *gates_offset             # [M]
     ptrdiff_t *z_offset                 # [block*M]
     ptrdiff_t *projected_offset         # [block*M] x rows of the block being projected
 
@@ -109,7 +108,6 @@ cdef Py_ssize_t cut(const Sequence *s, char *base, Room *room) noexcept nogil:
     room.h_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.x_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.y_offset = <ptrdiff_t *> part(base, &at, offsets)
-    room.gates_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.z_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
     room.projected_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
     return at
@@ -122,7 +120,6 @@ cdef void lay_out(const Sequence *s, const Room *room) noexcept nogil:
     for n in range(s.N):
         for m in range(s.S):
             room.c_offset[row] = row * s.F
-            room.gates_offset[row] = 4 * row * s.F
             room.h_window[row] = (n * halo_rows + m) * s.F
             room.h_offset[row] = (n * halo_rows + m + (s.K - 1) // 2) * s.F
             room.x_offset[row] = n * sample + m * s.stride * s.C
@@ -293,7 +290,7 @@ cdef void first_step(const Sequence *s, const Room *room, fl_step *st) noexcept 
     memset(st, 0, sizeof(fl_step))
     st.units, st.c_offset, st.h_offset, st.y_offset = s.F, room.c_offset, room.h_offset, room.y_offset
     st.c, st.c_out = s.c, s.c
-    st.gates_offset = room.gates_offset
+    st.gates_rows = s.N * s.S
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
     st.h.panel, st.h.offset, st.h.depth = s.h_panel, room.h_window, s.K * s.F
     st.h.groups, st.h.runs, st.h.length = 1, 1, s.K * s.F

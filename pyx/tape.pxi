@@ -53,7 +53,7 @@ cdef class BackwardPanels:
 
 
 cdef class Tape:
-    """What the backward pass needs of a forward pass: 4 gates, c and h of every step, x and the mask. Never changed by a backward."""
+    """What a backward pass needs of the forward: 4 gates, c and h of every step, x and the mask. No backward changes it."""
     cdef Sequence s
     cdef GateWeights weights
     cdef readonly object x, mask, gates, c, h

@@ -219,7 +219,7 @@ def test_doctor(capsys):
     for name in ("fastlstm", "python", "numpy", "isa", "blas", "threads", "device", "gpu"):
         assert re.search(rf"^{name} +\S", text, re.MULTILINE), name
     assert re.search(rf"^numpy +{re.escape(np.__version__)}$", text, re.MULTILINE)
-    assert re.search(rf"^h5py +{re.escape(h5py.__version__)} +reads \.keras files$", text, re.MULTILINE)
+    assert re.search(rf"^h5py +{re.escape(h5py.__version__)} +reads and writes \.keras files$", text, re.MULTILINE)
 
 
 # -- usage and errors ---------------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def test_doctor_tells_how_to_get_an_absent_extra():
         "isa available  a, b",
         "",
         "extra  version                                used for",
-        "h5py   absent: pip install 'fastlstm[keras]'  reads .keras files",
+        "h5py   absent: pip install 'fastlstm[keras]'  reads and writes .keras files",
     ]
 
 

@@ -1,8 +1,8 @@
-"""What training needs besides the layers' gradients: losses, metrics, optimizers, learning-rate schedules, callbacks, the loop.
+"""What training needs besides the layers' gradients: losses, metrics, optimizers, schedules, callbacks, fit.
 
-Terms of ``keras.losses``, ``keras.metrics``, ``keras.optimizers``, ``keras.optimizers.schedules`` and ``keras.callbacks``. Used by
-models (``trainer`` gives them fit and evaluate) and by callers with their own training loop; exposed as ``fastlstm.losses``,
-``fastlstm.metrics``, ``fastlstm.optimizers`` and ``fastlstm.callbacks``.
+Terms of ``keras.losses``, ``keras.metrics``, ``keras.optimizers``, ``keras.optimizers.schedules`` and ``keras.callbacks``. Used
+by models (``trainer`` gives them fit and evaluate) and by callers with their own training loop; exposed as
+``fastlstm.losses``, ``fastlstm.metrics``, ``fastlstm.optimizers`` and ``fastlstm.callbacks``.
 
 The modules are loaded when somebody asks for them: those who only predict do not wait for them.
 """

@@ -57,8 +57,8 @@ typedef struct {
   int gates;
 } fl_layout;
 
-/* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the runs of a group
-   begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
+/* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the
+   runs of a group begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
    first groups*runs*length. NULL: the term is absent. */
 typedef struct {
   const void *panel;
@@ -81,9 +81,10 @@ typedef struct {
   const ptrdiff_t *c_offset, *h_offset;
   void *y; /* a second place for h, or NULL */
   const ptrdiff_t *y_offset;
-  void *gates; /* the tape of the backward pass, rows [4][U]: per gate its value, or its pre-activation where the derivative needs
-                  that (fl_keeps_gate); or NULL */
-  const ptrdiff_t *gates_offset;
+  void *
+      gates; /* the tape of the backward pass [blocks][gates_rows][4][lanes of the block]: per gate its value, or its pre-activation
+                  where the derivative needs that (keeps_gate in cell.h); or NULL */
+  ptrdiff_t gates_rows;
   int activation, recurrent_activation, rounding;
   int descending; /* take the blocks from the last to the first */
 } fl_step;
@@ -94,7 +95,7 @@ typedef struct {
   ptrdiff_t count;
   const ptrdiff_t *rows;
   fl_product x, h;
-  const void *init; /* bias panel; NULL: z itself (not padded), which is added to */
+  const void *init; /* bias panel */
   void *z;
   const ptrdiff_t *z_offset;
   int padded;
@@ -106,7 +107,7 @@ typedef struct {
   ptrdiff_t units, count;
   const ptrdiff_t *rows;
   const void *gates; /* as fl_step wrote them */
-  const ptrdiff_t *gates_offset;
+  ptrdiff_t gates_rows;
   const void *c_before, *c; /* the cell state before and behind the step */
   const ptrdiff_t *c_offset;
   const void *dy; /* cotangent of the output, or NULL */
@@ -132,6 +133,14 @@ typedef struct {
   int activation, recurrent_activation, rounding;
 } fl_lanes;
 
+/* z [count,4U] += columns of a matrix, transposed, @ panel: the gradient of a weight matrix. Row r of z takes the `depth` values
+   columns[r], columns[pitch + r], columns[2*pitch + r] …; the panel's blocks are panel_depth rows each, of which the first `depth` count. */
+typedef struct {
+  ptrdiff_t units, count, depth, pitch, panel_depth;
+  const void *columns, *panel;
+  void *z;
+} fl_outer;
+
 typedef struct {
   const char *isa;
   int bits, lanes;
@@ -141,10 +150,10 @@ typedef struct {
   void (*step)(const fl_step *);
   void (*cell_rows)(const fl_step *);
   void (*step_back)(const fl_step_back *);
+  void (*outer)(const fl_outer *);
   void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth,
                     void *sums);                    /* sums [4U] += rows of [blocks][depth][4][W] */
   void (*add)(void *a, const void *b, ptrdiff_t n); /* a += b */
-  void (*transpose)(const void *base, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, void *out, ptrdiff_t out_stride);
   void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
                      void *weights, void *lane_bias);
   void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);

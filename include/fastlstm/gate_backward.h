@@ -1,36 +1,100 @@
 /* gate_backward.h: the backward pass in terms of panels.
  *
  * step_back() turns the cotangents of h and c behind a step into those of the four pre-activations and writes them as a panel,
- * [blocks][depth][4][W], depth = the rows of a block of time steps. That one layout serves all three products that follow, each by
- * project() of gate_panel.h: with the transposed recurrent kernel (rows of dz as runs of 4W), with the transposed kernel likewise, and
- * as the packed matrix itself for the weight gradients (rows of x and h transposed). Padded lanes are stored as 0.
+ * [blocks][depth][4][W], depth = the rows of a block of time steps. That one layout serves all products that follow: with the
+ * transposed kernels by project() of gate_panel.h (a row of dz is a run of 4W in each block), and as the packed matrix itself by
+ * outer() for the weight gradients. Padded lanes are stored as 0.
  */
 
-FL_INLINE void FL(step_back_row)(int kind, const fl_step_back *s, ptrdiff_t row) {
-  const ptrdiff_t at = s->c_offset[row], blocks = (s->units + FL_W - 1) / FL_W;
-  const real *gates = (const real *)s->gates + s->gates_offset[row];
-  const real *dy = s->dy ? (const real *)s->dy + s->dy_offset[row] : NULL;
-  for (ptrdiff_t block = 0; block < blocks; block++) {
-    const ptrdiff_t u = block * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
+FL_INLINE void FL(step_back_block)(int kind, const fl_step_back *s, ptrdiff_t block) {
+  const ptrdiff_t u = block * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
+  for (ptrdiff_t k = 0; k < s->count; k++) {
+    const ptrdiff_t row = s->rows[k], at = s->c_offset[row] + u;
+    const real *gates = (const real *)s->gates + 4 * (u * s->gates_rows + row * n);
     real *dz_row = (real *)s->dz + (block * s->dz_depth + s->dz_row[row]) * 4 * FL_W;
     vec tape[4], dz[4];
-    for (int g = 0; g < 4; g++) tape[g] = v_load_n(gates + g * s->units + u, n);
-    vec dh = v_load_n((const real *)s->dh + at + u, n), dc = v_load_n((const real *)s->dc + at + u, n);
-    if (dy) dh = dh + v_load_n(dy + u, n);
-    FL(cell_back)(kind, s->activation, s->recurrent_activation, tape, v_load_n((const real *)s->c_before + at + u, n),
-                  v_load_n((const real *)s->c + at + u, n), dh, &dc, dz);
-    v_store_n((real *)s->dc + at + u, dc, n);
+    for (int g = 0; g < 4; g++) tape[g] = v_load_n(gates + g * n, n);
+    vec dh = v_load_n((const real *)s->dh + at, n), dc = v_load_n((const real *)s->dc + at, n);
+    if (s->dy) dh = dh + v_load_n((const real *)s->dy + s->dy_offset[row] + u, n);
+    FL(cell_back)(kind, s->activation, s->recurrent_activation, tape, v_load_n((const real *)s->c_before + at, n),
+                  v_load_n((const real *)s->c + at, n), dh, &dc, dz);
+    v_store_n((real *)s->dc + at, dc, n);
     for (int g = 0; g < 4; g++) v_store(dz_row + g * FL_W, dz[g]);
   }
 }
 
 FL_STATIC void FL(step_back)(const fl_step_back *s) {
-  const int fast = s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID;
-  for (ptrdiff_t k = 0; k < s->count; k++) {
-    if (fast)
-      FL(step_back_row)(FL_CELL_TANH_SIGMOID, s, s->rows[k]);
+  for (ptrdiff_t block = 0; block * FL_W < s->units; block++) {
+    if (s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID)
+      FL(step_back_block)(FL_CELL_TANH_SIGMOID, s, block);
     else
-      FL(step_back_row)(FL_CELL_ANY, s, s->rows[k]);
+      FL(step_back_block)(FL_CELL_ANY, s, block);
+  }
+}
+
+/* ---- weight gradients ----------------------------------------------------------------------------------------------- */
+/* z of B blocks and M rows from row `first` on. The M values of a turn are neighbours, so one pointer serves them all. */
+FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, ptrdiff_t block) {
+  const fl_layout layout = {s->units, 1};
+  const ptrdiff_t stride = s->panel_depth * 4 * FL_W, pitch = s->pitch;
+  const real *a = (const real *)s->columns + first, *w = (const real *)s->panel + block * stride, *end = w + s->depth * 4 * FL_W;
+  real *z = (real *)s->z + first * 4 * s->units;
+  vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4];
+  FL_UNROLL
+  for (int b = 0; b < B; b++) {
+    FL_UNROLL
+    for (int m = 0; m < M; m++) {
+      FL_UNROLL
+      for (int g = 0; g < 4; g++)
+        acc[b][m][g] = v_load_n(z + m * 4 * s->units + FL(column)(&layout, block + b, g), FL(lanes)(&layout, block + b, g));
+    }
+  }
+  for (; w != end; w += 4 * FL_W, a += pitch) {
+    FL_UNROLL
+    for (int b = 0; b < B; b++) {
+      vec value[FL_TILE_ROWS];
+      FL_UNROLL
+      for (int m = 0; m < M; m++) value[m] = v_set(a[m]);
+      FL_UNROLL
+      for (int g = 0; g < 4; g++) {
+        const vec wg = v_load(w + b * stride + g * FL_W);
+        FL_UNROLL
+        for (int m = 0; m < M; m++) acc[b][m][g] = v_fma(value[m], wg, acc[b][m][g]);
+      }
+    }
+  }
+  FL_UNROLL
+  for (int b = 0; b < B; b++) {
+    FL_UNROLL
+    for (int m = 0; m < M; m++) {
+      FL_UNROLL
+      for (int g = 0; g < 4; g++)
+        v_store_n(z + m * 4 * s->units + FL(column)(&layout, block + b, g), acc[b][m][g], FL(lanes)(&layout, block + b, g));
+    }
+  }
+}
+
+#define FL_OUTER_TILE(B, M)                                                                 \
+  FL_STATIC void FL(outer_##B##x##M)(const fl_outer *s, ptrdiff_t first, ptrdiff_t block) { \
+    FL(outer_tile)(B, M, s, first, block);                                                  \
+  }
+#define FL_OUTER_CASE(B, M)               \
+  case 16 * B + M:                        \
+    FL(outer_##B##x##M)(s, first, block); \
+    break;
+FL_FOR_TILES(FL_OUTER_TILE)
+
+FL_STATIC void FL(outer)(const fl_outer *s) {
+  const fl_layout layout = {s->units, 1};
+  const ptrdiff_t blocks = FL(blocks)(&layout);
+  for (ptrdiff_t block = 0; block < blocks;) {
+    const int B = FL(blocks_at_once)(s->count, blocks - block);
+    for (ptrdiff_t first = 0; first < s->count;) {
+      const int M = FL(rows_at_once)(s->count - first, FL_WIDE_ROWS);
+      switch (16 * B + M) { FL_FOR_TILES(FL_OUTER_CASE) }
+      first += M;
+    }
+    block += B;
   }
 }
 
@@ -52,15 +116,4 @@ FL_STATIC void FL(add)(void *a, const void *b, ptrdiff_t n) {
     const ptrdiff_t m = n - k < FL_W ? n - k : FL_W;
     v_store_n((real *)a + k, v_load_n((const real *)a + k, m) + v_load_n((const real *)b + k, m), m);
   }
-}
-
-/* out [width][out_stride] = rows [rows][width] transposed, 16 by 16 so that both sides stay in the cache. */
-FL_STATIC void FL(transpose)(const void *base, ptrdiff_t stride, ptrdiff_t rows, ptrdiff_t width, void *out,
-                             ptrdiff_t out_stride) {
-  for (ptrdiff_t r0 = 0; r0 < rows; r0 += 16)
-    for (ptrdiff_t k0 = 0; k0 < width; k0 += 16) {
-      const ptrdiff_t r1 = r0 + 16 < rows ? r0 + 16 : rows, k1 = k0 + 16 < width ? k0 + 16 : width;
-      for (ptrdiff_t k = k0; k < k1; k++)
-        for (ptrdiff_t r = r0; r < r1; r++) ((real *)out)[k * out_stride + r] = ((const real *)base)[r * stride + k];
-    }
 }

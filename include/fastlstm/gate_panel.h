@@ -153,10 +153,10 @@ FL_INLINE void FL(spill)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], vec z[
 }
 
 /* ---- fused step: the cell follows in the same pass ------------------------------------------------------------------ */
-/* Writes the tape of W units of one row; z holds the gates' values or pre-activations, as FL(cell) left them. */
+/* Writes the tape of the n units of one row from unit u on, a multiple of W; z is as FL(cell) left it. */
 FL_INLINE void FL(record)(const fl_step *s, ptrdiff_t row, ptrdiff_t u, ptrdiff_t n, const vec z[4]) {
-  real *gates = (real *)s->gates + s->gates_offset[row] + u;
-  for (int g = 0; g < 4; g++, gates += s->units) {
+  real *gates = (real *)s->gates + 4 * (u * s->gates_rows + row * n);
+  for (int g = 0; g < 4; g++, gates += n) {
     if (n == FL_W)
       v_store(gates, z[g]);
     else
@@ -263,29 +263,9 @@ FL_INLINE void FL(store_z)(int B, int M, int V, const fl_project *s, const ptrdi
     }
 }
 
-/* acc = what stands in z, in the columns of the unpacked matrix; lanes that do not exist read as 0. */
-FL_INLINE void FL(load_z)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block,
-                          vec acc[][FL_TILE_ROWS][4]) {
-  FL_UNROLL
-  for (int b = 0; b < B; b++) {
-    FL_UNROLL
-    for (int m = 0; m < M; m++) {
-      const real *row = (const real *)s->z + s->z_offset[rows[m]];
-      FL_UNROLL
-      for (int g = 0; g < V; g++) {
-        const ptrdiff_t n = FL(lanes)(&s->layout, block + b, g);
-        acc[b][m][g] = n > 0 ? v_load_n(row + FL(column)(&s->layout, block + b, g), n) : v_set(0);
-      }
-    }
-  }
-}
-
 FL_INLINE void FL(project_tile)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) {
   vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4], z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];
-  if (s->init)
-    FL(load_panel)(B, M, V, s->init, NULL, rows, block, acc);
-  else
-    FL(load_z)(B, M, V, s, rows, block, acc);
+  FL(load_panel)(B, M, V, s->init, NULL, rows, block, acc);
   FL(add_product)(B, M, V, &s->x, rows, block, acc);
   FL(add_product)(B, M, V, &s->h, rows, block, acc);
   FL(spill)(B, M, V, acc, z);
@@ -324,7 +304,7 @@ FL_STATIC void FL(project_narrow)(const fl_project *s, int V) {
   }
 }
 
-/* z rows of s->count rows: init or z itself, + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
+/* z rows of s->count rows: init + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
 FL_STATIC void FL(project)(const fl_project *s) {
   const ptrdiff_t blocks = FL(blocks)(&s->layout);
   if (FL(vectors)(&s->layout) < 4) {
