@@ -17,7 +17,7 @@ class GateWeights:
     channels: int
     units: int
     def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray | None) -> None: ...
-    def backward_panels(self, stride: int) -> BackwardPanels: ...
+    def backward_panels(self, stride: int, gated_x: bool, gated_h: bool) -> BackwardPanels: ...
 
 def lstm_forward(
     weights: GateWeights,
@@ -75,6 +75,8 @@ def record_forward(
     return_sequences: bool,
     zero_output_for_mask: bool,
     path: str,
+    x_scales: np.ndarray | None,
+    h_scales: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Tape]: ...
 def run_backward(
     tape: Tape,

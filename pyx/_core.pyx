@@ -29,7 +29,7 @@ cdef extern from "fastlstm/fastlstm.h":
         const ptrdiff_t *offset
         ptrdiff_t runs, length, step
         ptrdiff_t groups, group_step
-        ptrdiff_t depth
+        ptrdiff_t depth, gate_step
 
     ctypedef struct fl_step:
         ptrdiff_t units, count
@@ -77,7 +77,7 @@ cdef extern from "fastlstm/fastlstm.h":
         int activation, recurrent_activation
 
     ctypedef struct fl_outer:
-        ptrdiff_t units, count, depth, pitch, panel_depth
+        ptrdiff_t units, count, depth, pitch, panel_depth, gate_step
         const void *columns
         const void *panel
         void *z
@@ -106,6 +106,9 @@ cdef extern from "fastlstm/fastlstm.h":
         void (*cell_rows)(const fl_step *) noexcept nogil
         void (*step_back)(const fl_step_back *) noexcept nogil
         void (*outer)(const fl_outer *) noexcept nogil
+        void (*step_gated)(const fl_step *) noexcept nogil
+        void (*outer_gated)(const fl_outer *) noexcept nogil
+        void (*scale)(void *out, const void *a, const void *b, ptrdiff_t n, int adds) noexcept nogil
         void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) noexcept nogil
         void (*add)(void *a, const void *b, ptrdiff_t n) noexcept nogil
         void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel,

@@ -2,8 +2,8 @@
 #
 # Blocks of time steps are taken from the last to the first. Within a block each step goes back once (fl_kernels.step_back writes
 # its dz, then the product with the transposed recurrent kernel gives dh of the step before); then three products serve the whole
-# block: dz with the transposed kernel (dx), and the columns of x and h with dz (weight gradients). No im2col: a convolution's rows
-# are windows of dz, and a tap of a weight gradient is a shift of the rows of x and h.
+# block: dz with the transposed kernel (dx), and the columns of x and h with dz (weight gradients). No im2col: a convolution's
+# rows are windows of dz, and a tap of a weight gradient is a shift of the rows of x and h.
 #
 # Row r = (step*N + n)*Q + L + m of a block's panel is row m of sample n; the L rows before and those behind the S rows of a
 # sample are zeros (the halo of the flipped windows). LSTM: L = 0, Q = 1. Strided inputs are copied by phase (row modulo
@@ -24,8 +24,8 @@ cdef struct Backward:
     char *dkernel                       # [K,C,4F]
     char *drecurrent                    # [K,F,4F]
     char *dbias                         # [4F], or NULL
-    const char *h_panel                 # transposed recurrent_kernel, [blocks,K,4,W] x [F]
-    const char **x_panel                # transposed kernel by phase, [blocks,taps of the phase,4,W] x [C]
+    const char **h_panel                # transposed recurrent_kernel [blocks,K,4,W] x [F], or four of [blocks,K,W] (h_scales)
+    const char **x_panel                # transposed kernel by phase [blocks,taps,4,W] x [C], or four of each (x_scales)
     const char *no_bias                 # a bias panel of zeros, as wide as F and C need
     Py_ssize_t steps                    # of a block
     Py_ssize_t L, Q                     # see above
@@ -35,8 +35,9 @@ cdef struct Backward:
 
 cdef struct BackRoom:
     char *dz                            # [blocks, steps*N*Q, 4, W]
-    char *h_rows                        # [height, F] h before each row's step (an LSTM reads its tape instead)
-    char *x_rows                        # [stride, height, C]
+    char *h_rows                        # [height, F] h before each row's step (an LSTM reads its tape instead); one for each mask
+    char *x_rows                        # [stride, height, C]; one for each mask
+    char *product                       # [max(M*F, N*R*C)] one gate's share of dh or dx, before its mask
     char *dy                            # [N,S,F] what the outputs behind this step owe to this one (masks)
     ptrdiff_t *rows                     # [M]
     ptrdiff_t *all_rows                 # [max(M, N*R)]
@@ -46,10 +47,16 @@ cdef struct BackRoom:
     ptrdiff_t *window                   # [M] where the flipped window of dz begins
     ptrdiff_t *wide                     # [N*R] where the windows of dz of a phase's rows begin
     ptrdiff_t *wide_out                 # [N*R] where their dx goes
+    ptrdiff_t *dense                    # [N*R] 0, C, 2C …
 
 
 cdef inline Py_ssize_t most(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return a if a > b else b
+
+
+cdef inline Py_ssize_t copies(const char *scales) noexcept nogil:
+    """Copies of what enters a product: one, or one for each gate's dropout mask."""
+    return 1 if scales == NULL else 4
 
 
 cdef Py_ssize_t unit_blocks(const Sequence *s) noexcept nogil:
@@ -71,8 +78,9 @@ cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept
     cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, word = sizeof(ptrdiff_t)
     cdef Py_ssize_t wide = s.N * s.R
     room.dz = part(base, &at, unit_blocks(s) * b.steps * s.N * b.Q * 4 * s.kernels.lanes * size)
-    room.h_rows = part(base, &at, s.F * b.height * size)
-    room.x_rows = part(base, &at, s.stride * s.C * b.height * size)
+    room.h_rows = part(base, &at, copies(s.h_scales) * s.F * b.height * size)
+    room.x_rows = part(base, &at, copies(s.x_scales) * s.stride * s.C * b.height * size)
+    room.product = part(base, &at, most(M * s.F, s.N * s.R * s.C) * size)
     room.dy = part(base, &at, M * s.F * size)
     room.rows = <ptrdiff_t *> part(base, &at, M * word)
     room.all_rows = <ptrdiff_t *> part(base, &at, most(M, wide) * word)
@@ -82,6 +90,7 @@ cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept
     room.window = <ptrdiff_t *> part(base, &at, M * word)
     room.wide = <ptrdiff_t *> part(base, &at, wide * word)
     room.wide_out = <ptrdiff_t *> part(base, &at, wide * word)
+    room.dense = <ptrdiff_t *> part(base, &at, wide * word)
     return at
 
 
@@ -98,6 +107,8 @@ cdef void lay_out_back(const Backward *b, const BackRoom *room) noexcept nogil:
             row += 1
     for k in range(most(row, s.N * s.R)):
         room.all_rows[k] = k
+    for k in range(s.N * s.R):
+        room.dense[k] = k * s.C
 
 
 cdef inline bint is_valid(const Sequence *s, Py_ssize_t n, Py_ssize_t step) noexcept nogil:
@@ -155,43 +166,74 @@ cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, f
         for n in range(s.N):
             if is_valid(s, n, step):
                 memset(room.dy + n * slab * size, 0, slab * size)
-    p.count, p.rows, p.x.base = st.count, st.rows, st.dz
-    s.kernels.project(p)
+    p.count, p.rows, p.x.base, p.x.panel, p.z = st.count, st.rows, st.dz, b.h_panel[0], b.dh
+    if s.h_scales == NULL:
+        s.kernels.project(p)
+        return
+    p.z = room.product
+    for k in range(4):
+        p.x.panel, p.x.base = b.h_panel[k], <const char *> st.dz + k * s.kernels.lanes * size
+        s.kernels.project(p)
+        for n in range(p.count):
+            m = p.rows[n] * s.F * size
+            s.kernels.scale(b.dh + m, room.product + m, s.h_scales + (k * M * s.F * size + m), s.F, k > 0)
 
 
 cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
     """h_rows and x_rows of the steps from ``first`` on; x of masked samples counts as zeros, NaN included."""
     cdef const Sequence *s = b.s
-    cdef Py_ssize_t k, n, p, j, at, size = real_size(s), left = (s.K - 1) // 2
-    cdef const char *x
-    cdef char *to
+    cdef Py_ssize_t k, n, at
     for k in range(steps):
         for n in range(s.N):
             at = (k * s.N + n) * b.Q + b.L
-            if b.Q != 1:
-                memcpy(room.h_rows + (at + left) * s.F * size, s.tape_h + ((first + k) * s.N + n) * s.S * s.F * size,
-                       s.S * s.F * size)
-            x = s.x + (n * s.T + time_of(s, first + k)) * s.R * s.C * size
-            for j in range(s.R):
-                p = (j + s.pad_left) % s.stride
-                to = room.x_rows + (p * b.height + at + (j + s.pad_left) // s.stride) * s.C * size
-                if is_valid(s, n, first + k):
-                    memcpy(to, x + j * s.C * size, s.C * size)
-                else:
-                    memset(to, 0, s.C * size)
+            if b.Q != 1 or s.h_scales != NULL:
+                gather_states(b, room, n, first + k, at + (s.K - 1) // 2)
+            gather_inputs(b, room, n, first + k, at)
+
+
+cdef void gather_states(const Backward *b, const BackRoom *room, Py_ssize_t n, Py_ssize_t step, Py_ssize_t at) noexcept nogil:
+    """The S rows of h before one step of one sample, into h_rows from row ``at`` on."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t k, size = real_size(s), slab = s.S * s.F
+    cdef const char *h = s.tape_h + (step * s.N + n) * slab * size
+    if s.h_scales == NULL:
+        memcpy(room.h_rows + at * s.F * size, h, slab * size)
+        return
+    for k in range(4):
+        s.kernels.scale(room.h_rows + (k * b.height + at) * s.F * size, h, s.h_scales + (k * s.N + n) * slab * size, slab, 0)
+
+
+cdef void gather_inputs(const Backward *b, const BackRoom *room, Py_ssize_t n, Py_ssize_t step, Py_ssize_t at) noexcept nogil:
+    """The R rows of x at one step of one sample, into x_rows by phase, from row ``at`` on."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t k, j, size = real_size(s), row = s.C * size, copy = s.stride * b.height * row
+    cdef const char *x = s.x + (n * s.T + time_of(s, step)) * s.R * row
+    cdef char *to
+    for j in range(s.R):
+        to = room.x_rows + ((j + s.pad_left) % s.stride * b.height + at + (j + s.pad_left) // s.stride) * row
+        for k in range(copies(s.x_scales)):
+            if not is_valid(s, n, step):
+                memset(to + k * copy, 0, row)
+            elif s.x_scales == NULL:
+                memcpy(to, x + j * row, row)
+            else:
+                s.kernels.scale(to + k * copy, x + j * row, s.x_scales + ((k * s.N + n) * s.R + j) * row, s.C, 0)
 
 
 cdef void weight_gradient(const Backward *b, const BackRoom *room, const char *rows, Py_ssize_t count, Py_ssize_t depth,
-                          char *out) noexcept nogil:
-    """out [count,4F] += rows [depth,count] transposed @ dz [depth,4F]."""
+                          Py_ssize_t gate_step, char *out) noexcept nogil:
+    """out [count,4F] += rows [depth,count] transposed @ dz [depth,4F]; each gate has its own rows, unless ``gate_step`` is 0."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t at = 0, size = real_size(s)
     cdef fl_outer p
-    p.units, p.count, p.pitch, p.panel_depth, p.z = s.F, count, count, depth, out
+    p.units, p.count, p.pitch, p.panel_depth, p.gate_step, p.z = s.F, count, count, depth, gate_step, out
     while at < depth:
         p.depth = min(BACK_DEPTH, depth - at)
         p.panel, p.columns = room.dz + at * 4 * s.kernels.lanes * size, rows + at * count * size
-        s.kernels.outer(&p)
+        if gate_step:
+            s.kernels.outer_gated(&p)
+        else:
+            s.kernels.outer(&p)
         at += p.depth
 
 
@@ -206,11 +248,11 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
         memset(&pr, 0, sizeof(pr))
         pr.layout.columns = s.C
         pr.rows, pr.z_offset, pr.init = room.all_rows, room.wide_out, b.no_bias
-        pr.x.panel, pr.x.offset, pr.x.groups, pr.x.group_step = b.x_panel[p], room.wide, unit_blocks(s), depth * vectors
-        pr.x.runs, pr.x.length, pr.x.step = taps, vectors, s.dilation * vectors
-        if s.dilation == 1:
+        pr.x.offset, pr.x.groups, pr.x.group_step = room.wide, unit_blocks(s), depth * vectors
+        pr.x.runs, pr.x.length, pr.x.step = taps, vectors // copies(s.x_scales), s.dilation * vectors
+        if s.dilation == 1 and s.x_scales == NULL:
             pr.x.runs, pr.x.length = 1, taps * vectors
-        pr.x.depth = unit_blocks(s) * taps * vectors
+        pr.x.depth = unit_blocks(s) * taps * vectors // copies(s.x_scales)
         for n in range(s.N):
             for j in range(s.R):
                 padded_row = j + s.pad_left
@@ -221,7 +263,29 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
         for k in range(steps):
             pr.x.base = room.dz + k * s.N * b.Q * vectors * size
             pr.z = b.dx + time_of(s, first + k) * s.R * s.C * size
-            s.kernels.project(&pr)
+            if s.x_scales == NULL:
+                pr.x.panel = b.x_panel[p]
+                s.kernels.project(&pr)
+            else:
+                masked_input_gradient(b, room, &pr, p)
+
+
+cdef void masked_input_gradient(const Backward *b, const BackRoom *room, fl_project *pr, Py_ssize_t phase) noexcept nogil:
+    """dx rows of one phase and step: the sum of the four gates' products, each times its dropout mask."""
+    cdef const Sequence *s = b.s
+    cdef Py_ssize_t g, k, n, j, at, size = real_size(s)
+    cdef const char *dz = <const char *> pr.x.base
+    cdef char *dx = <char *> pr.z
+    cdef fl_project one = pr[0]
+    one.z, one.z_offset = room.product, room.dense
+    for g in range(4):
+        one.x.panel, one.x.base = b.x_panel[4 * phase + g], dz + g * s.kernels.lanes * size
+        s.kernels.project(&one)
+        for k in range(pr.count):
+            n = room.wide_out[k] // (s.T * s.R * s.C)
+            j = room.wide_out[k] % (s.T * s.R * s.C)
+            at = ((g * s.N + n) * s.R * s.C + j) * size
+            s.kernels.scale(dx + room.wide_out[k] * size, room.product + k * s.C * size, s.x_scales + at, s.C, g > 0)
 
 
 cdef void block_gradients(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps,
@@ -230,13 +294,16 @@ cdef void block_gradients(const Backward *b, const BackRoom *room, Py_ssize_t fi
     cdef const Sequence *s = b.s
     cdef Py_ssize_t k, tap, size = real_size(s)
     cdef const char *h_rows = room.h_rows
-    if b.Q == 1:  # an LSTM's h of the block stands in the tape as it is wanted
+    cdef Py_ssize_t x_step = 0 if s.x_scales == NULL else s.stride * b.height * s.C
+    cdef Py_ssize_t h_step = 0 if s.h_scales == NULL else b.height * s.F
+    if b.Q == 1 and s.h_scales == NULL:  # an LSTM's h of the block stands in the tape as it is wanted
         h_rows = s.tape_h + first * s.N * s.F * size
     gather_block(b, room, first, steps)
     for k in range(s.K):
         tap = k * s.dilation
-        weight_gradient(b, room, h_rows + k * s.F * size, s.F, depth, b.drecurrent + k * s.F * 4 * s.F * size)
-        weight_gradient(b, room, room.x_rows + (tap % s.stride * b.height + tap // s.stride) * s.C * size, s.C, depth,
+        weight_gradient(b, room, h_rows + k * s.F * size, s.F, depth, h_step,
+                        b.drecurrent + k * s.F * 4 * s.F * size)
+        weight_gradient(b, room, room.x_rows + (tap % s.stride * b.height + tap // s.stride) * s.C * size, s.C, depth, x_step,
                         b.dkernel + k * s.C * 4 * s.F * size)
     if b.dbias != NULL:
         s.kernels.sum_panel(room.dz, s.F, depth, b.dbias)
@@ -253,8 +320,8 @@ cdef void run_back(const Backward *b) noexcept nogil:
     cdef Py_ssize_t size = real_size(s), vectors = 4 * s.kernels.lanes, blocks = unit_blocks(s), first, steps, k, depth = -1
     cut_back(b, b.workspace, &room)
     lay_out_back(b, &room)
-    memset(room.h_rows, 0, s.F * b.height * size)
-    memset(room.x_rows, 0, s.stride * s.C * b.height * size)
+    memset(room.h_rows, 0, copies(s.h_scales) * s.F * b.height * size)
+    memset(room.x_rows, 0, copies(s.x_scales) * s.stride * s.C * b.height * size)
     memset(room.dy, 0, s.N * s.S * s.F * size)
     memset(&st, 0, sizeof(st))
     st.units, st.gates_rows, st.c_offset, st.dz_row = s.F, s.N * s.S, room.state_offset, room.dz_row
@@ -262,8 +329,10 @@ cdef void run_back(const Backward *b) noexcept nogil:
     st.activation, st.recurrent_activation = s.activation, s.recurrent_activation
     memset(&p, 0, sizeof(p))
     p.layout.columns, p.init, p.z, p.z_offset = s.F, b.no_bias, b.dh, room.state_offset
-    p.x.panel, p.x.offset, p.x.groups, p.x.runs = b.h_panel, room.window, blocks, 1
-    p.x.length, p.x.depth = s.K * vectors, blocks * s.K * vectors
+    p.x.offset, p.x.groups, p.x.runs, p.x.length = room.window, blocks, 1, s.K * vectors
+    if s.h_scales != NULL:  # a product a gate: W of each row's 4W
+        p.x.runs, p.x.length, p.x.step = s.K, s.kernels.lanes, vectors
+    p.x.depth = blocks * p.x.runs * p.x.length
     first = (s.T - 1) // b.steps * b.steps
     while first >= 0:
         steps = min(b.steps, s.T - first)

@@ -96,6 +96,7 @@ cdef object forward(GateWeights weights, x, h0, c0, mask, tuple state_shape, con
     memset(&s, 0, sizeof(s))
     if tape != NULL:
         s.tape_gates, s.tape_c, s.tape_h = tape.tape_gates, tape.tape_c, tape.tape_h
+        s.x_scales, s.h_scales = tape.x_scales, tape.h_scales
     s.N, s.T = x.shape[0], x.shape[1]
     s.channels_first = channels_first
     s.R, s.C = (1, x.shape[2]) if x.ndim == 3 else (x.shape[3], x.shape[2]) if channels_first else (x.shape[2], x.shape[3])
@@ -114,8 +115,8 @@ cdef object forward(GateWeights weights, x, h0, c0, mask, tuple state_shape, con
     s.mask = NULL if mask is None else <const uint8_t *> data(mask)
     s.y, s.h, s.c = data(y), data(h), data(c)
     start(weights, &s, g, path_named(path))
-    if s.path == LANES and tape != NULL:
-        s.path = FUSED
+    if tape != NULL and (s.path == LANES or s.x_scales != NULL or s.h_scales != NULL):
+        s.path, s.block = FUSED, 1
     execute(weights, &s)
     if tape != NULL:
         tape[0] = s

@@ -45,6 +45,8 @@ cdef struct Sequence:
     const char *kernel                  # plain [K,C,4F], [K,F,4F], [4F] (or NULL): BLAS
     const char *recurrent_kernel
     const char *bias
+    const char *x_scales                # four dropout masks [N,R,C] / [N,S,F] (gates i, f, c, o), or NULL; FUSED with a tape only
+    const char *h_scales
     char *tape_gates                    # T pages of M*4F, [T+1,M,F], [T+1,M,F] for the backward pass, or NULL
     char *tape_c
     char *tape_h
@@ -54,7 +56,8 @@ cdef struct Sequence:
 cdef struct Room:
     # The workspace, cut into its parts. M = N*S rows are computed a step.
     char *h[2]                          # [N,S+K-1,F] each
-    char *x                             # [N,padded_rows,C] a step's x where it cannot be read in place
+    char *x                             # [N,padded_rows,C] a step's x where it cannot be read in place; one for each gate's mask
+    char *scaled_h                      # [4,N,S+K-1,F] h times each gate's mask
     char *z                             # [block*M,z_row]
     ptrdiff_t *rows                     # [M] row numbers to compute in this step
     ptrdiff_t *all_rows                 # [block*M] 0, 1, 2 …
@@ -77,7 +80,12 @@ cdef inline Py_ssize_t real_size(const Sequence *s) noexcept nogil:
 
 cdef inline bint copies_x(const Sequence *s) noexcept nogil:
     """True where a step's x must be padded or transposed before the kernels can read windows of it."""
-    return s.padded_rows != s.R or (s.channels_first and s.R > 1 and s.C > 1)
+    return s.x_scales != NULL or s.padded_rows != s.R or (s.channels_first and s.R > 1 and s.C > 1)
+
+
+cdef inline Py_ssize_t x_copies(const Sequence *s) noexcept nogil:
+    """Copies of a step's x: none, one, or one for each gate."""
+    return 4 if s.x_scales != NULL else 1 if copies_x(s) else 0
 
 
 cdef Py_ssize_t z_row(const Sequence *s) noexcept nogil:
@@ -99,7 +107,8 @@ cdef Py_ssize_t cut(const Sequence *s, char *base, Room *room) noexcept nogil:
     cdef Py_ssize_t z_rows = 0 if s.path == FUSED else s.block * M, k
     for k in range(2):
         room.h[k] = part(base, &at, s.N * (s.S + s.K - 1) * s.F * size)
-    room.x = part(base, &at, s.N * s.padded_rows * s.C * size if copies_x(s) else 0)
+    room.x = part(base, &at, x_copies(s) * s.N * s.padded_rows * s.C * size)
+    room.scaled_h = part(base, &at, 4 * s.N * (s.S + s.K - 1) * s.F * size if s.h_scales != NULL else 0)
     room.z = part(base, &at, z_rows * z_row(s) * size)
     room.rows = <ptrdiff_t *> part(base, &at, offsets)
     room.all_rows = <ptrdiff_t *> part(base, &at, s.block * offsets)
@@ -159,6 +168,11 @@ cdef const char *step_input(const Sequence *s, const Room *room, Py_ssize_t time
     cdef char *to
     if not copies_x(s):
         return x
+    if s.x_scales != NULL:
+        for n in range(4 * s.N):
+            s.kernels.scale(room.x + (n * s.padded_rows + s.pad_left) * s.C * size, x + n % s.N * s.T * sample * size,
+                            s.x_scales + n * sample * size, sample, 0)
+        return room.x
     for n in range(s.N):
         to = room.x + (n * s.padded_rows + s.pad_left) * s.C * size
         if s.channels_first:
@@ -166,6 +180,14 @@ cdef const char *step_input(const Sequence *s, const Room *room, Py_ssize_t time
         else:
             memcpy(to, x + n * s.T * sample * size, sample * size)
     return room.x
+
+
+cdef const char *scaled_states(const Sequence *s, const Room *room, const char *h) noexcept nogil:
+    """h [N,S+K-1,F] times the four masks: [4,N,S+K-1,F]."""
+    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    for n in range(4 * s.N):
+        s.kernels.scale(room.scaled_h + n * halo + left, h + n % s.N * halo + left, s.h_scales + n * s.S * row, s.S * s.F, 0)
+    return room.scaled_h
 
 
 cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
@@ -301,13 +323,20 @@ cdef void first_step(const Sequence *s, const Room *room, fl_step *st) noexcept 
             st.x.runs, st.x.length = 1, s.K * s.C
     if s.path == FUSED:
         st.init = <void *> s.bias_panel
+    if s.x_scales != NULL:
+        st.x.gate_step = s.N * s.padded_rows * s.C
+    if s.h_scales != NULL:
+        st.h.gate_step = s.N * (s.S + s.K - 1) * s.F
 
 
 cdef void one_step(const Sequence *s, const Room *room, fl_step *st, Py_ssize_t k) noexcept nogil:
     """Pre-activations and cell of one step, on the path of ``s``; ``k`` counts steps within the projected block."""
     cdef fl_project p
     if s.path == FUSED:
-        s.kernels.step(st)
+        if s.x_scales != NULL or s.h_scales != NULL:
+            s.kernels.step_gated(st)
+        else:
+            s.kernels.step(st)
         return
     st.init, st.init_offset = room.z + k * s.N * s.S * z_row(s) * real_size(s), room.z_offset
     if s.path == HOISTED:
@@ -351,8 +380,9 @@ cdef void run(const Sequence *s) noexcept nogil:
         memset(s.c, 0, s.N * slab * size)
     else:
         memcpy(s.c, s.c0, s.N * slab * size)
-    if copies_x(s):
-        memset(room.x, 0, s.N * s.padded_rows * s.C * size)
+    memset(room.x, 0, x_copies(s) * s.N * s.padded_rows * s.C * size)
+    if s.h_scales != NULL:
+        memset(room.scaled_h, 0, 4 * s.N * (s.S + s.K - 1) * s.F * size)
     first_step(s, &room, &st)
     if s.tape_c != NULL:
         memcpy(s.tape_c, s.c, s.N * slab * size)
@@ -375,6 +405,8 @@ cdef void run(const Sequence *s) noexcept nogil:
             if s.tape_c != NULL:
                 states_from_halo(s, <const char *> st.h_out, s.tape_h + (step + 1) * s.N * slab * size)
             continue
+        if s.h_scales != NULL:
+            st.h.base = scaled_states(s, &room, <const char *> st.h.base)
         if not projects_ahead:
             st.x.base = step_input(s, &room, time_of(s, step))
         st.y = s.y + step * slab * size if s.return_sequences and not s.channels_first else NULL

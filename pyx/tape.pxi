@@ -2,36 +2,44 @@
 
 
 cdef class BackwardPanels:
-    """The transposed kernels of one layer, flipped and packed for the backward pass; made once per version of the weights."""
-    cdef Buffer memory
-    cdef char *h_panel
-    cdef char *no_bias
-    cdef const char **x_panel
-    cdef Py_ssize_t stride
+    """The transposed kernels of one layer, flipped and packed for the backward pass; made once per version of the weights.
 
-    def __cinit__(self, GateWeights weights not None, Py_ssize_t stride):
-        cdef Py_ssize_t taps = weights.taps, channels = weights.channels, units = weights.units, p, at = 0
-        self.stride = stride
-        self.x_panel = <const char **> malloc(stride * sizeof(char *))
-        if self.x_panel == NULL:
-            raise MemoryError("cannot allocate the table of panels")
-        recurrent = self.flipped(weights, np.asarray(weights.recurrent_kernel).reshape(taps, units, 4, units))
+    ``gated_x``, ``gated_h``: one panel for each gate instead of one for all, for dropout masks of their own.
+    """
+    cdef Buffer memory
+    cdef char *no_bias
+    cdef const char **h_panel
+    cdef const char **x_panel
+    cdef readonly Py_ssize_t stride
+    cdef readonly bint gated_x, gated_h
+
+    def __cinit__(self, GateWeights weights not None, Py_ssize_t stride, bint gated_x, bint gated_h):
+        cdef Py_ssize_t taps = weights.taps, channels = weights.channels, units = weights.units, k, at = 0
+        self.stride, self.gated_x, self.gated_h = stride, gated_x, gated_h
+        recurrent = np.asarray(weights.recurrent_kernel).reshape(taps, units, 4, units)
         kernel = np.asarray(weights.kernel).reshape(taps, channels, 4, units)
-        phases = [self.flipped(weights, kernel[p::stride]) for p in range(stride)]
-        sizes = [self.size(weights, matrix) for matrix in (recurrent, *phases)]
+        h = [self.flipped(weights, part) for part in self.parts(recurrent, gated_h)]
+        x = [self.flipped(weights, part) for p in range(stride) for part in self.parts(kernel[p::stride], gated_x)]
         widest = self.size(weights, np.empty((1, max(units, channels)), kernel.dtype))
-        self.memory = Buffer(sum(sizes) + widest)
+        self.memory = Buffer(sum([self.size(weights, matrix) for matrix in h + x]) + widest)
         memset(self.memory.start, 0, self.memory.size)
-        self.h_panel = self.fill(weights, recurrent, &at)
-        for p in range(stride):
-            self.x_panel[p] = self.fill(weights, phases[p], &at)
+        self.h_panel = <const char **> malloc((len(h) + len(x)) * sizeof(char *))
+        if self.h_panel == NULL:
+            raise MemoryError("cannot allocate the table of panels")
+        self.x_panel = self.h_panel + len(h)
+        for k, matrix in enumerate(h + x):
+            self.h_panel[k] = self.fill(weights, matrix, &at)
         self.no_bias = self.memory.start + at
 
     def __dealloc__(self):
-        free(self.x_panel)
+        free(self.h_panel)
+
+    cdef list parts(self, kernel, bint gated):
+        """kernel [K,A,4,F] as it is, or its four gates."""
+        return [kernel[:, :, g : g + 1] for g in range(4)] if gated else [kernel]
 
     cdef object flipped(self, GateWeights weights, kernel):
-        """kernel [K,A,4,F] -> the matrix [blocks*K*4*W, A] whose rows stand in the order of a window of dz, last tap first."""
+        """kernel [K,A,G,F] -> the matrix [blocks*K*G*W, A] whose rows stand in the order of a window of dz, last tap first."""
         cdef Py_ssize_t W = weights.kernels.lanes, blocks = (weights.units + W - 1) // W
         wide = np.zeros((*kernel.shape[:3], blocks * W), kernel.dtype)
         wide[..., : weights.units] = kernel
@@ -56,7 +64,7 @@ cdef class Tape:
     """What a backward pass needs of the forward: 4 gates, c and h of every step, x and the mask. No backward changes it."""
     cdef Sequence s
     cdef GateWeights weights
-    cdef readonly object x, mask, gates, c, h
+    cdef readonly object x, mask, gates, c, h, x_scales, h_scales
     cdef tuple state_shape
 
     @property
@@ -66,8 +74,11 @@ cdef class Tape:
 
 
 def record_forward(GateWeights weights not None, x, h0, c0, mask, rows, int activation, int recurrent_activation, int rounding,
-                   bint go_backwards, bint return_sequences, bint zero_output_for_mask, str path):
-    """As lstm_forward (rows None, x [N,T,D]) and convlstm1d_forward (channels last), and the tape: y, h, c, tape."""
+                   bint go_backwards, bint return_sequences, bint zero_output_for_mask, str path, x_scales, h_scales):
+    """As lstm_forward (rows None, x [N,T,D]) and convlstm1d_forward (channels last), and the tape: y, h, c, tape.
+
+    x_scales [4,N,D] or [4,N,R,C], h_scales [4,N,U] or [4,N,S,F]: dropout masks of the gates i, f, c, o, or None.
+    """
     cdef Tape tape = Tape()
     cdef bint conv = rows is not None
     cdef cnp.ndarray gates, tape_c, tape_h
@@ -82,6 +93,15 @@ def record_forward(GateWeights weights not None, x, h0, c0, mask, rows, int acti
     tape.state_shape = (weights.units,)
     if conv:
         tape.state_shape = (g.rows, weights.units)
+    tape.x_scales, tape.h_scales = x_scales, h_scales
+    if x_scales is not None:
+        if (<object> checked(x_scales, dtype, x.ndim, "x_scales")).shape != (4, x.shape[0], *x.shape[2:]):
+            raise ValueError(f"x_scales: expected shape {(4, x.shape[0], *x.shape[2:])}, got {x_scales.shape}")
+        tape.s.x_scales = data(x_scales)
+    if h_scales is not None:
+        if (<object> checked(h_scales, dtype, x.ndim, "h_scales")).shape != (4, x.shape[0], *tape.state_shape):
+            raise ValueError(f"h_scales: expected shape {(4, x.shape[0], *tape.state_shape)}, got {h_scales.shape}")
+        tape.s.h_scales = data(h_scales)
     M = x.shape[0] * g.rows
     tape.gates = gates = np.empty((x.shape[1], M, 4 * weights.units), dtype)
     tape.c = tape_c = np.empty((x.shape[1] + 1, M, weights.units), dtype)
@@ -109,8 +129,9 @@ def run_backward(Tape tape not None, BackwardPanels panels not None, dy, dh, dc,
     for name, cotangent in (("dh", dh), ("dc", dc)):
         if cotangent is not None and (<object> checked(cotangent, dtype, len(shape), name)).shape != shape:
             raise ValueError(f"{name}: expected shape {shape}, got {cotangent.shape}")
-    if panels.stride != (tape.s.stride if N else panels.stride):
-        raise ValueError("the panels were made for another stride")
+    gated = tape.x_scales is not None, tape.h_scales is not None
+    if N and (panels.stride != tape.s.stride or gated != (panels.gated_x, panels.gated_h)):
+        raise ValueError("the panels were made for another stride or other dropout masks")
     dh0 = np.zeros(shape, dtype) if dh is None else dh.copy()
     dc0 = np.zeros(shape, dtype) if dc is None else dc.copy()
     dkernel, drecurrent = np.zeros_like(weights.kernel), np.zeros_like(weights.recurrent_kernel)

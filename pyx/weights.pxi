@@ -95,11 +95,12 @@ cdef class GateWeights:
             return LANES
         return HOISTED if batch <= HOIST_ROWS and steps > 1 and self.kernel.ndim == 2 else FUSED
 
-    def backward_panels(self, Py_ssize_t stride):
-        """The transposed kernels for the backward pass, made at the first need."""
-        if self.back is None:
-            self.back = BackwardPanels(self, stride)
-        return self.back
+    def backward_panels(self, Py_ssize_t stride, bint gated_x, bint gated_h):
+        """The transposed kernels for the backward pass (see BackwardPanels), made at the first need."""
+        cdef BackwardPanels back = self.back
+        if back is None or back.gated_x != gated_x or back.gated_h != gated_h:
+            back = self.back = BackwardPanels(self, stride, gated_x, gated_h)
+        return back
 
     cdef Buffer take(self, Py_ssize_t size):
         """A workspace of at least ``size`` bytes: one that a finished call left, or a new one."""

@@ -33,6 +33,9 @@ KERNELS = {
     "avx2": ("x86", THREE_ROWS, 2, r"%ymm\d+"),
     "neon": ("arm", SIX_ROWS, 4, r"\bv\d+"),
 }
+# What takes those tiles: the forward step, a product, a weight gradient (gate_backward.h); a narrow product has vectors x rows.
+KINDS = ("step", "project", "outer")
+NARROW = (*(f"1x{rows}" for rows in range(1, 9)), *(f"2x{rows}" for rows in range(1, 6)))
 # What makes the compiler take the processor for one with multiply-adds.
 MULTIPLY_ADD = ("-mfma",) if HERE == "x86" else ()
 FMA = re.compile(r"vfn?m(add|sub)|fml[as]|fn?m(add|sub)")
@@ -44,8 +47,8 @@ CASES = [
     pytest.param(isa, bits, kind, tile, id=f"{isa}-f{bits}-{kind}_{tile}")
     for isa, (_, tiles, _, _) in KERNELS.items()
     for bits in (32, 64)
-    for kind in ("step", "project")
-    for tile in tiles
+    for kind, sizes in (*((kind, tiles) for kind in KINDS), ("narrow", NARROW))
+    for tile in sizes
 ]
 
 
@@ -169,14 +172,18 @@ def body_of(isa, name):
 # -- the tiles ----------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("isa", "bits", "kind", "tile"), CASES)
 def test_a_tile_keeps_its_sums_in_registers(isa, bits, kind, tile):
-    """4 gates x blocks x rows multiply-adds a turn (or that many several times over, unrolled), and no access to the stack."""
+    """4 gates x blocks x rows multiply-adds a turn (or that many several times over, unrolled), and no access to the stack.
+
+    A narrow tile has vectors x rows of them.
+    """
     body = body_of(isa, f"fl_{kind}_{tile}_f{bits}_{isa}")
-    blocks, rows = map(int, tile.split("x"))
+    wide, rows = map(int, tile.split("x"))
+    sums = wide * rows if kind == "narrow" else 4 * wide * rows
     loops = multiply_loops(body)
     assert loops
     for loop in loops:
         count = sum(bool(FMA.match(word)) for word, _ in loop)
-        assert count % (4 * blocks * rows) == 0, f"{count} multiply-adds:\n{listing(loop)}"
+        assert count % sums == 0, f"{count} multiply-adds:\n{listing(loop)}"
         check_loop(loop, body, KERNELS[isa][3])
 
 
@@ -197,9 +204,10 @@ def test_a_tile_of_lanes_keeps_its_sums_in_registers(isa, bits):
 @pytest.mark.parametrize("isa", KERNELS)
 def test_there_are_no_other_tiles(isa):
     family, tiles, _, _ = KERNELS[isa]
-    matches = [re.fullmatch(rf"fl_(step|project)_(\dx\d)_f(32|64)_{isa}", name) for name in assembly(isa, family)]
+    matches = [re.fullmatch(rf"fl_([a-z]+)_(\dx\d)_f(32|64)_{isa}", name) for name in assembly(isa, family)]
     found = sorted(match.groups() for match in matches if match)
-    assert found == sorted((kind, tile, bits) for kind in ("step", "project") for tile in tiles for bits in ("32", "64"))
+    wanted = [(kind, tile) for kind in KINDS for tile in tiles] + [("narrow", tile) for tile in NARROW]
+    assert found == sorted((kind, tile, bits) for kind, tile in wanted for bits in ("32", "64"))
 
 
 # -- the whole of the kernels -------------------------------------------------------------------------------------------------

@@ -67,8 +67,10 @@ def kernel_for(spec: RecurrentSpec, training: bool = False, gradient: bool = Fal
     numbers = _activation_numbers(spec)
     if gradient and numbers is not None and not spec.elementwise:
         return "stepwise", "the gradient of an activation over an axis: NumPy, one step after the other"
-    if training and spec.separate_dropout_masks:
-        return "stepwise", "four dropout masks: NumPy, one step after the other"
+    if training and spec.separate_dropout_masks and numbers is not None:
+        if not spec.elementwise:
+            return "stepwise", "dropout masks of the gates with an activation over an axis: NumPy, one step after the other"
+        return "fused", f"gate panels on {_core.isa}, each gate with dropout masks of its own"
     if numbers is None:
         return "stepwise", "an activation is a Python callable: NumPy, one step after the other"
     if isinstance(spec, ConvLSTM1DSpec) and spec.axis_over_rows:
@@ -150,10 +152,12 @@ def _elsewhere(
     """The answer of a call that needs a tape or NumPy; None where the compiled forward runs it."""
     numbers = _activation_numbers(spec)
     kernel, _ = kernel_for(spec, training=cpu_training.has_separate_masks(dropout), gradient=record)
-    if record and kernel != "stepwise":
+    separate = cpu_training.has_separate_masks(dropout)
+    if (record or separate) and kernel != "stepwise":
         assert numbers is not None
         rounding, path = ROUNDING_NUMBERS[spec.storage], _path_of(kernel)
-        return cpu_training.record(spec, weights, arrays, mask, dropout, numbers, rounding, path)
+        answer = cpu_training.record(spec, weights, arrays, mask, dropout, numbers, rounding, path)
+        return answer if record else answer[:3]
     if kernel != "stepwise":
         return None
     plain = cpu_training.plain_weights(weights)

@@ -2,7 +2,7 @@
 
 Used by ``cpu`` alone. The tape holds 6 numbers per sample, step and unit: four gates (the gate's value where its derivative is a
 function of it, else the pre-activation), c and h; and copies of x and the mask. What the compiled backward cannot do (activations
-over an axis, Python callables, four dropout masks) is recorded and run by ``reference``.
+over an axis, Python callables) is recorded and run by ``reference``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ def scaled(x: np.ndarray, dropout: Any) -> tuple[np.ndarray, np.ndarray | None]:
     return np.ascontiguousarray(x * scale[:, None]), scale
 
 
+def stacked(masks: Any) -> np.ndarray | None:
+    """The four masks of the gates in one array [4,N,…], or None without masks; one mask serves all four."""
+    if not masks:
+        return None
+    return np.ascontiguousarray(np.stack(list(masks) if len(masks) == 4 else [masks[0]] * 4))
+
+
 def swapped(a: np.ndarray) -> np.ndarray:
     """The last two axes swapped, contiguous: channels first <-> channels last."""
     return np.ascontiguousarray(a.swapaxes(-1, -2))
@@ -59,19 +66,26 @@ def record(
     spec: RecurrentSpec, weights: Any, arrays: tuple, mask: Any, dropout: Any, numbers: tuple[int, int], rounding: int, path: str
 ) -> tuple[Any, ...]:
     """A recorded forward of x, h, c (``arrays``): (y, h, c, CpuTape)."""
-    x, scale = scaled(arrays[0], dropout)
-    h, c = arrays[1:]
+    x, h, c = arrays
+    scale, x_scales, h_scales = None, None, None
+    if has_separate_masks(dropout):
+        x_scales, h_scales = stacked(dropout.inputs), stacked(dropout.recurrent)
+    else:
+        x, scale = scaled(x, dropout)
     rows, stride, first = None, 1, False
     if isinstance(spec, ConvLSTM1DSpec):
         first = spec.channels_first
         if first:
             x, h, c = swapped(x), swapped(h), swapped(c)
+            x_scales, h_scales = (None if a is None else swapped(a) for a in (x_scales, h_scales))
         rows, stride = tuple(spec.rows(x.shape[2])[1:]), spec.strides
     flags = (spec.go_backwards, spec.return_sequences, spec.zero_output_for_mask)
-    *outputs, core = _core.record_forward(weights, x, h, c, mask, rows, *numbers, rounding, *flags, path)
+    scales = x_scales, h_scales
+    *outputs, core = _core.record_forward(weights, x, h, c, mask, rows, *numbers, rounding, *flags, path, *scales)
     if first:
         outputs = [swapped(a) for a in outputs]
-    return (*outputs, CpuTape(core, weights.backward_panels(stride), scale, first))
+    panels = weights.backward_panels(stride, x_scales is not None, h_scales is not None)
+    return (*outputs, CpuTape(core, panels, scale, first))
 
 
 def backward(tape: CpuTape, dy: Any, dh: Any, dc: Any) -> tuple[Any, ...]:

@@ -59,14 +59,14 @@ typedef struct {
 
 /* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the
    runs of a group begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
-   first groups*runs*length. NULL: the term is absent. */
+   first groups*runs*length. NULL: the term is absent. gate_step: for step_gated, where the next gate's copy of the rows begins. */
 typedef struct {
   const void *panel;
   const void *base;
   const ptrdiff_t *offset;
   ptrdiff_t runs, length, step;
   ptrdiff_t groups, group_step;
-  ptrdiff_t depth;
+  ptrdiff_t depth, gate_step;
 } fl_product;
 
 /* One time step of `count` rows, whose numbers stand in rows[count]; offsets are indexed by row number. */
@@ -137,6 +137,7 @@ typedef struct {
    columns[r], columns[pitch + r], columns[2*pitch + r] …; the panel's blocks are panel_depth rows each, of which the first `depth` count. */
 typedef struct {
   ptrdiff_t units, count, depth, pitch, panel_depth;
+  ptrdiff_t gate_step; /* for outer_gated: where the next gate's copy of the columns begins */
   const void *columns, *panel;
   void *z;
 } fl_outer;
@@ -151,6 +152,9 @@ typedef struct {
   void (*cell_rows)(const fl_step *);
   void (*step_back)(const fl_step_back *);
   void (*outer)(const fl_outer *);
+  void (*step_gated)(const fl_step *);
+  void (*outer_gated)(const fl_outer *);
+  void (*scale)(void *out, const void *a, const void *b, ptrdiff_t n, int adds); /* out = a*b, or out += a*b */
   void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth,
                     void *sums);                    /* sums [4U] += rows of [blocks][depth][4][W] */
   void (*add)(void *a, const void *b, ptrdiff_t n); /* a += b */

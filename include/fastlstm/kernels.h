@@ -41,6 +41,7 @@
 #include "gate_panel.h"
 #include "row_lanes.h"
 #include "gate_backward.h"
+#include "gate_dropout.h"
 #include "table.h"
 #undef FL_BITS
 
@@ -53,6 +54,7 @@
 #include "gate_panel.h"
 #include "row_lanes.h"
 #include "gate_backward.h"
+#include "gate_dropout.h"
 #include "table.h"
 #undef FL_BITS
 
