@@ -12,13 +12,16 @@ GENERATED := $(patsubst %.pyx,%.c,$(wildcard pyx/*.pyx))
 C_FILES := $(filter-out $(GENERATED),$(wildcard include/fastlstm/*.h pyx/*.h pyx/*.c))
 CYTHON_FILES := $(wildcard pyx/*.pyx pyx/*.pxd pyx/*.pxi)
 
+# The adapters in benchmarks/rivals; each has its pinned packages in benchmarks/rivals/requirements.
+RIVALS := onnxruntime openvino litert torch keras_tensorflow keras_jax keras_torch
+
 # What an activated shell may have left behind must not reach into .venv.
 unexport PYTHONPATH
 unexport PYTHONHOME
 
 .NOTPARALLEL:
 .SECONDARY:
-.PHONY: help demo test lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench clean
+.PHONY: help demo test lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench bench-rivals clean
 
 help:
 	@echo "make demo    classify the speakers in examples/ with a model that Keras trained"
@@ -26,7 +29,8 @@ help:
 	@echo "make lint    check style, types, spelling, C formatting"
 	@echo "make format  let the formatters rewrite the files"
 	@echo "make bench   time the workloads of benchmarks/cases.py   (BENCH_ARGS=... goes to bench.py)"
-	@echo "make clean   delete .venv and everything that was built"
+	@echo "make bench-rivals  time them beside other libraries, each in .venv-rivals/   (BENCH_ARGS=... goes to bench_rivals.py)"
+	@echo "make clean   delete .venv, .venv-rivals and everything that was built"
 
 demo: $(VENV)/.built $(VENV)/.extra-cli
 	$(BIN)/fastlstm predict examples/speakers.keras examples/speakers.npz
@@ -65,8 +69,15 @@ format: $(VENV)/.extra-lint
 bench: $(VENV)/.built $(VENV)/.extra-test
 	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)
 
+# A rival that cannot be installed does not stop the others; the table says that it is missing.
+bench-rivals: $(VENV)/.built $(VENV)/.extra-test $(RIVALS:%=install-%)
+	$(BIN)/python -m benchmarks.bench_rivals $(BENCH_ARGS)
+
+install-%: $(VENV)/.python
+	@$(MAKE) --no-print-directory .venv-rivals/$*/.installed || echo "$* could not be installed" >&2
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-rivals build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastlstm/_core*.so $(GENERATED)
 	find fastlstm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -104,4 +115,9 @@ print('\n'.join(project['dependencies'] + project['optional-dependencies']['$*']
 $(VENV)/.extra-%: $(VENV)/.python pyproject.toml
 	$(BIN)/python -c "$(REQUIREMENTS)" > $@.txt
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement $@.txt
+	touch $@
+
+.venv-rivals/%/.installed: benchmarks/rivals/requirements/%.txt
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@

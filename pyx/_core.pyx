@@ -135,6 +135,7 @@ cdef extern from "dispatch.h":
 
 include "blas.pxi"
 include "sequence.pxi"
+include "states.pxi"
 include "lanes.pxi"
 
 # ---- the instruction set, chosen once at import ---------------------------------------------------------------------

@@ -43,6 +43,8 @@ cdef void start(GateWeights weights, Sequence *s, const Geometry *g, Path path) 
     s.lane_weights, s.lane_bias = weights.lane_weights, weights.lane_bias
     s.kernel, s.recurrent_kernel = data(weights.kernel), data(weights.recurrent_kernel)
     s.bias = NULL if weights.bias is None else data(weights.bias)
+    if path == BLAS and s.T * s.R * s.C >= (1 << 31):
+        path = PACKED  # BLAS counts in ints: a sample's stride would not fit
     s.path = weights.fused_path(s.N, s.T) if path == FUSED else path
     s.block = 1
     if s.path == HOISTED or (s.path == BLAS and weights.kernel.ndim == 2):

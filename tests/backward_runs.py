@@ -1,5 +1,6 @@
-"""Problems for the compiled backward passes, and their float64 truth: the reference backend's backward, which test_reference_backward
-and test_golden check. Used by test_backward.py and test_backward_layers.py.
+"""Problems for the compiled backward passes, and their float64 truth: the reference backend's backward.
+
+That one has its own truth in test_reference_backward. Used by test_backward.py and test_backward_layers.py.
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ def lstm_arrays(units, count, steps, features, bias=True, seed=0, scale=1.0):
     return weights, draw((count, steps, features)), draw((count, units), scale), draw((count, units), scale)
 
 
-def conv_arrays(spec, count, steps, rows, channels, bias=True, seed=0):
+def conv_arrays(spec, count, steps, rows, channels, bias=True, seed=0, scale=1.0):
     taps, filters = spec.kernel_size, spec.units
     draw = drawer(seed, filters, count, steps, rows, channels, taps)
-    weights = [draw((taps, channels, 4 * filters), (taps * channels) ** -0.5)]
-    weights += [draw((taps, filters, 4 * filters), 0.7 * (taps * filters) ** -0.5), *([draw((4 * filters,))] if bias else [])]
+    weights = [draw((taps, channels, 4 * filters), scale * (taps * channels) ** -0.5)]
+    weights += [draw((taps, filters, 4 * filters), 0.7 * scale * (taps * filters) ** -0.5)]
+    weights += [draw((4 * filters,), scale)] if bias else []
     state = (count, spec.rows(rows).rows_out, filters)
-    x, h, c = draw((count, steps, rows, channels)), draw(state), draw(state)
+    x, h, c = draw((count, steps, rows, channels)), draw(state, scale), draw(state, scale)
     if spec.channels_first:
         x, h, c = (np.ascontiguousarray(a.swapaxes(-1, -2)) for a in (x, h, c))
     return weights, x, h, c
@@ -72,6 +74,13 @@ def conv_arrays(spec, count, steps, rows, channels, bias=True, seed=0):
 
 def random_mask(count, steps, seed=0):
     return np.random.default_rng([seed, count, steps]).random((count, steps)) < 0.6
+
+
+def dropout_masks(arrays, inputs, recurrent, seed=0):
+    """DropoutMasks with that many (0, 1 or 4) of the inputs and of h."""
+    rng = np.random.default_rng([seed, inputs, recurrent])
+    shapes = [arrays[1][:, 0].shape] * inputs, [arrays[2].shape] * recurrent
+    return reference.DropoutMasks(*[[rng.choice([0.0, 1.25], shape, p=[0.2, 0.8]) for shape in of] for of in shapes])
 
 
 class Runner:
@@ -82,7 +91,7 @@ class Runner:
         self.verb = "convlstm1d" if isinstance(spec, ConvLSTM1DSpec) else "lstm"
         self.backend, self.spec, self.dtype = backend, spec, dtype
         if dropout is not None:
-            dropout = reference.DropoutMasks([scale.astype(dtype) for scale in dropout.inputs])
+            dropout = reference.DropoutMasks(*[[scale.astype(dtype) for scale in scales] for scales in dropout])
         self.weights = backend.prepare([w.astype(dtype) for w in weights])
         forward = getattr(backend, f"{self.verb}_forward")
         *self.outputs, self.tape = forward(spec, self.weights, *(a.astype(dtype) for a in rest), mask, dropout, record=True)

@@ -61,6 +61,22 @@ def test_predict_speakers(capsys, tmp_path):
     np.testing.assert_allclose(np.load(out), np.load(RECORDINGS)["keras_prediction"], rtol=0, atol=1e-4)
 
 
+def test_predict_activity(capsys, tmp_path):
+    """A ConvLSTM1D takes [sequences, steps, rows, channels]; a .csv row holds the rows x channels of one step."""
+    model, recordings = ROOT / "examples" / "activity.keras", ROOT / "examples" / "activity.npz"
+    code, text, err = run(capsys, "predict", model, recordings, "-o", tmp_path / "p.npy")
+    assert (code, err) == (0, "")
+    assert "40 sequences of 10 x 10 x 6, float32" in text
+    assert "accuracy    0.950 (38 of 40)" in text
+    assert float(re.search(r"difference  (\S+) at most from the file's keras_prediction", text)[1]) < 1e-5
+    data = np.load(recordings)
+    np.savetxt(tmp_path / "x.csv", data["x"][:3].reshape(30, 60), delimiter=",")
+    assert run(capsys, "predict", model, tmp_path / "x.csv", "-o", tmp_path / "q.npy")[0] == 0
+    np.testing.assert_allclose(np.load(tmp_path / "q.npy"), data["keras_prediction"][:3], rtol=0, atol=1e-5)
+    np.save(tmp_path / "bad.npy", data["x"][:, :, :9])
+    assert "bad.npy: the model cannot take this input" in refused(capsys, "predict", model, tmp_path / "bad.npy")
+
+
 def test_predict_prints_aligned_columns(capsys):
     """Ten rows, as wide as their header, with the likeliest classes in order and no colour."""
     _, text, _ = run(capsys, "predict", SPEAKERS, RECORDINGS)

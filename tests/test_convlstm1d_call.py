@@ -76,9 +76,11 @@ def test_float64_is_real_float64(backend, x, states, first):
 
 
 def test_without_bias_and_without_activations(backend, x):
-    weights = weights_for(scale=0.3)[:2]
+    """Without squashing the states grow from step to step, and so do errors: two steps."""
+    weights, x = weights_for(scale=0.3)[:2], x[:, :2]
     expected = run(x, weights, activation=lambda z: z, recurrent_activation=lambda z: z)[1]
-    np.testing.assert_allclose(twice(made(weights, activation=None, recurrent_activation=None), x), expected, **FLOAT32)
+    layer = made(weights, activation=None, recurrent_activation=None)
+    np.testing.assert_allclose(twice(layer, x), expected, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize("options", [{"unroll": True}, {"unroll": True, "zero_output_for_mask": True, "go_backwards": True}])

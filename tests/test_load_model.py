@@ -17,7 +17,7 @@ h5py = pytest.importorskip("h5py", reason="reading .keras files needs h5py")
 from keras_files import CONFIG, DATA, VALID, WEIGHTS, config_with, members_of, pack, weights_with  # noqa: E402
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-STATELESS = ["embed_mask_lstm", "bidi_masking_stack", "conv1d_lstm_mix"]
+STATELESS = ["embed_mask_lstm", "bidi_masking_stack", "conv1d_lstm_mix", "convlstm_stack"]
 
 
 def stored(name):
@@ -68,6 +68,16 @@ def test_speakers_example():
     assert prediction.shape == (370, 9)
     np.testing.assert_allclose(prediction, data["keras_prediction"], rtol=0, atol=1e-4)
     assert (prediction.argmax(axis=1) == data["y"]).sum() == 349
+
+
+def test_activity_example():
+    """40 recordings of 4 movements, [steps, rows, channels] each, through a ConvLSTM1D: 38 are told right, as in Keras."""
+    model = fastlstm.load_model(EXAMPLES / "activity.keras")
+    data = np.load(EXAMPLES / "activity.npz")
+    prediction = model.predict(data["x"], verbose=0)
+    assert prediction.shape == (40, 4)
+    np.testing.assert_allclose(prediction, data["keras_prediction"], rtol=0, atol=1e-5)
+    assert (prediction.argmax(axis=1) == data["y"]).sum() == 38
 
 
 def test_layers_have_the_names_and_settings_of_the_file():

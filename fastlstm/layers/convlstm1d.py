@@ -12,7 +12,7 @@ import numpy as np
 from ..spec import ConvLSTM1DSpec, as_count, conv_rows
 from .checks import data_format_of, int_tuple
 from .gated_cell import SHARED_ARGUMENTS, GatedCell, forward_to_cell, layer_config
-from .recurrent import RecurrentLayer
+from .recurrent import RecurrentLayer, check_rank_of_shape
 
 CELL_ARGUMENTS = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", *SHARED_ARGUMENTS)
 
@@ -24,6 +24,8 @@ def check_padding(value: Any) -> Any:
     """
     if isinstance(value, (list, tuple)):
         return value
+    if not hasattr(value, "lower"):
+        raise AttributeError(f"The `padding` argument must be a string. Received: padding={value!r}")
     padding = value.lower()
     if padding not in ("valid", "same"):
         raise ValueError(f"The `padding` argument must be 'valid' or 'same'. Received: padding={value!r}")
@@ -204,6 +206,7 @@ class ConvLSTM1D(RecurrentLayer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """[N,T,S,F] or [N,S,F] (channels first: F before S); with return_state a list of the output's and both states' shapes."""
+        check_rank_of_shape(input_shape, self.input_spec.ndim, self.name)
         batch, steps, *rest = input_shape
         first = self.cell.channels_first
         rows = rest[1] if first else rest[0]

@@ -1,0 +1,98 @@
+# states.pxi: what happens to h, c and the outputs between the steps of sequence.pxi: the halo around h, masked samples, outputs,
+# tape.
+#
+# Masks (keras-spec 6): a masked sample carries h and c; its output is a separate thing, the one before, or zeros.
+
+
+cdef void states_into_halo(const Sequence *s, const char *start, char *h) noexcept nogil:
+    """h [N,S+K-1,F] = start [N,S,F] (NULL: zeros) with zeros around each sample."""
+    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    if start == NULL or s.K > 1:
+        memset(h, 0, s.N * halo)
+    if start != NULL:
+        for n in range(s.N):
+            memcpy(h + n * halo + left, start + n * s.S * row, s.S * row)
+
+
+cdef void states_from_halo(const Sequence *s, const char *h, char *out) noexcept nogil:
+    """out [N,S,F] from h [N,S+K-1,F]."""
+    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    for n in range(s.N):
+        memcpy(out + n * s.S * row, h + n * halo + left, s.S * row)
+
+
+cdef const char *scaled_states(const Sequence *s, const Room *room, const char *h) noexcept nogil:
+    """h [N,S+K-1,F] times the four masks: [4,N,S+K-1,F]."""
+    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    for n in range(4 * s.N):
+        s.kernels.scale(room.scaled_h + n * halo + left, h + n % s.N * halo + left, s.h_scales + n * s.S * row, s.S * s.F, 0)
+    return room.scaled_h
+
+
+cdef Py_ssize_t masked_rows(const Sequence *s, const Room *room, Py_ssize_t step, const char *h_from,
+                            char *h_to) noexcept nogil:
+    """Lists the rows that step ``step`` computes; the samples that are masked keep h (copied over) and c."""
+    cdef Py_ssize_t n, m, count = 0, size = real_size(s), halo = (s.S + s.K - 1) * s.F * size
+    for n in range(s.N):
+        if s.mask[n * s.T + time_of(s, step)]:
+            for m in range(s.S):
+                room.rows[count] = n * s.S + m
+                count += 1
+        else:
+            memcpy(h_to + n * halo, h_from + n * halo, halo)
+    return count
+
+
+cdef void masked_outputs(const Sequence *s, Py_ssize_t step) noexcept nogil:
+    """Outputs of the samples that are masked at ``step``: the previous one (zeros before the first), or zeros."""
+    cdef Py_ssize_t n, row = s.S * s.F * real_size(s)
+    cdef char *y
+    for n in range(s.N):
+        if s.mask[n * s.T + time_of(s, step)]:
+            continue
+        y = s.y + (n * s.T + step) * row
+        if step == 0 or s.zero_output_for_mask:
+            memset(y, 0, row)
+        else:
+            memcpy(y, y - row, row)
+
+
+cdef void transposed_outputs(const Sequence *s, Py_ssize_t step, const char *h) noexcept nogil:
+    """Channels first: y [N,T,F,S] of this step from h [N,S+K-1,F], for the samples that are not masked."""
+    cdef Py_ssize_t n, size = real_size(s), slab = s.S * s.F
+    for n in range(s.N):
+        if s.mask == NULL or s.mask[n * s.T + time_of(s, step)]:
+            s.kernels.to_lanes(h + (n * (s.S + s.K - 1) + (s.K - 1) // 2) * s.F * size, s.F, s.S, s.F, s.S,
+                               s.y + (n * s.T + step) * slab * size)
+
+
+cdef void last_outputs(const Sequence *s) noexcept nogil:
+    """y without return_sequences: h where the sample had a valid step (with zero_output_for_mask: at its last step), else 0."""
+    cdef Py_ssize_t n, t, size = real_size(s), slab = s.S * s.F
+    cdef bint valid
+    for n in range(s.N):
+        valid = s.mask == NULL
+        if not valid and s.zero_output_for_mask:
+            valid = s.mask[n * s.T + time_of(s, s.T - 1)]
+        elif not valid:
+            for t in range(s.T):
+                if s.mask[n * s.T + t]:
+                    valid = True
+                    break
+        if not valid:
+            memset(s.y + n * slab * size, 0, slab * size)
+        elif s.channels_first:
+            s.kernels.to_lanes(s.h + n * slab * size, s.F, s.S, s.F, s.S, s.y + n * slab * size)
+        else:
+            memcpy(s.y + n * slab * size, s.h + n * slab * size, slab * size)
+
+
+cdef void tape_step(const Sequence *s, fl_step *st, Py_ssize_t step) noexcept nogil:
+    """Turns the pages of the tape: c is read from this step's and written to the next one's."""
+    cdef Py_ssize_t n, slab = s.S * s.F * real_size(s)
+    st.gates = s.tape_gates + step * s.N * 4 * slab
+    st.c, st.c_out = s.tape_c + step * s.N * slab, s.tape_c + (step + 1) * s.N * slab
+    if s.mask != NULL:
+        for n in range(s.N):
+            if not s.mask[n * s.T + time_of(s, step)]:
+                memcpy(<char *> st.c_out + n * slab, <const char *> st.c + n * slab, slab)
