@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 import fastlstm
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import CASES, TRAINING, Case
 from benchmarks.worker import run
 from fastlstm import selector
 
@@ -68,7 +68,8 @@ class Worker:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     config = fastlstm.config()
     parser = argparse.ArgumentParser(prog="bench", description="Times fastlstm on this machine.")
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES), metavar="NAME", help=", ".join(CASES))
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), metavar="NAME", help=", ".join(CASES))
+    parser.add_argument("--training", action="store_true", help=f"time forward and backward of {', '.join(TRAINING)} instead")
     parser.add_argument("--isa", nargs="+", choices=config["isa_available"], default=config["isa_available"])
     parser.add_argument("--gemm", nargs="+", choices=GEMMS, default=list(GEMMS))
     parser.add_argument("--rounds", type=int, default=7, help="turns of each process at each case (default: 7)")
@@ -76,6 +77,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cpu", type=int, help="the CPU to run on (default: the last one)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     arguments = parser.parse_args(argv)
+    missing = [name for name in arguments.cases or () if arguments.training and name not in TRAINING]
+    if missing:
+        parser.error(f"argument --training: no training of {', '.join(missing)} (choose from {', '.join(TRAINING)})")
     if arguments.cpu is None:
         arguments.cpu = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
     return arguments
@@ -92,14 +96,10 @@ def pairs(arguments: argparse.Namespace) -> Iterator[tuple[str, str]]:
                 yield isa, gemm
 
 
-def available_cases(arguments: argparse.Namespace) -> list[Case]:
-    cases = []
-    for name in arguments.cases:
-        if CASES[name].available:
-            cases.append(CASES[name])
-        else:
-            print(f"skipped: {name} ({CASES[name]}), because this version has no {CASES[name].layer}")
-    return cases
+def cases_of(arguments: argparse.Namespace) -> list[Case]:
+    """The workloads asked for, by default all; those of training with --training."""
+    cases = TRAINING if arguments.training else CASES
+    return [cases[name] for name in arguments.cases or cases]
 
 
 def write_truth(case: Case, folder: Path) -> str:
@@ -162,7 +162,7 @@ def processor() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    cases = available_cases(arguments)
+    cases = cases_of(arguments)
     workers = [Worker(isa, gemm, arguments.cpu) for isa, gemm in pairs(arguments)]
     rows: list[dict] = []
     try:

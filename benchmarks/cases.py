@@ -19,7 +19,8 @@ import fastlstm
 class Case:
     """One workload. ``features`` is D of an LSTM and C of a ConvLSTM1D, ``units`` U or F.
 
-    ``carries_states``: each call takes the h and c that the one before returned. Inputs are [N,T,D] or [N,T,R,C].
+    ``carries_states``: each call takes the h and c that the one before returned. ``training``: a call is ``layer.vjp`` and its
+    pullback. Inputs are [N,T,D] or [N,T,R,C].
     """
 
     name: str
@@ -33,12 +34,8 @@ class Case:
     padding: str = "same"
     return_sequences: bool = True
     carries_states: bool = False
+    training: bool = False
     dtype: str = "float32"
-
-    @property
-    def available(self) -> bool:
-        """Whether this version of fastlstm has the layer."""
-        return hasattr(fastlstm, self.layer)
 
     @property
     def rows_out(self) -> int:
@@ -47,9 +44,13 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of the products of one call: 2 * 4 * U * (D + U) * N * T for an LSTM."""
+        """Multiplications and additions of the products of one call: 2 * 4 * U * (D + U) * N * T for an LSTM.
+
+        In training three times as many: the backward pass has one product for dx and dh, and one for the weights' gradients.
+        """
         depth = self.kernel_size * (self.features + self.units)
-        return 2 * 4 * self.units * depth * self.rows_out * self.batch * self.steps
+        forward = 2 * 4 * self.units * depth * self.rows_out * self.batch * self.steps
+        return 3 * forward if self.training else forward
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -67,13 +68,19 @@ class Case:
     def __str__(self) -> str:
         sizes = f"N{self.batch} T{self.steps} "
         if self.layer == "LSTM":
-            return f"{self.layer} {sizes}D{self.features} U{self.units}"
-        return f"{self.layer} {sizes}R{self.rows} C{self.features} F{self.units} K{self.kernel_size} {self.padding}"
+            sizes += f"D{self.features} U{self.units}"
+        else:
+            sizes += f"R{self.rows} C{self.features} F{self.units} K{self.kernel_size} {self.padding}"
+        return f"{self.layer} {sizes}{', forward and backward' if self.training else ''}"
 
     # -- what is computed ---------------------------------------------------------------------------------------------
     def inputs(self) -> np.ndarray:
         """Standard normal numbers, the same ones at every call."""
         return self._random("inputs").standard_normal(self.input_shape).astype(self.dtype)
+
+    def cotangent(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Standard normal numbers of the output's shape: the gradient that a backward pass starts from."""
+        return self._random("cotangent").standard_normal(shape).astype(self.dtype)
 
     def weights(self) -> list[np.ndarray]:
         """kernel, recurrent_kernel, bias, scaled so that the gates neither saturate nor stay near one half."""
@@ -87,6 +94,7 @@ class Case:
     def make_layer(self, dtype: str | None = None) -> Any:
         """The built layer with this case's weights, in ``dtype`` (default: the case's own)."""
         options: dict[str, Any] = {"return_sequences": self.return_sequences, "return_state": self.carries_states}
+        options |= {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}  # drawn for nothing otherwise
         if self.layer != "LSTM":
             options |= {"kernel_size": self.kernel_size, "padding": self.padding}
         layer = getattr(fastlstm, self.layer)(self.units, dtype=dtype or self.dtype, **options)
@@ -115,3 +123,8 @@ CASES = {
         Case("long", batch=8, steps=50, features=1, units=32, layer="ConvLSTM1D", rows=256, kernel_size=3, padding="valid"),
     )
 }
+TRAINING = {
+    name: dataclasses.replace(CASES[name], name=f"{name}-training", training=True)
+    for name in ("doc", "n1", "n32", "edge", "mid", "long")
+}
+BY_NAME = CASES | {case.name: case for case in TRAINING.values()}

@@ -60,7 +60,7 @@ class Engine:
         line = process.stdout.readline() if answered else ""
         if line:
             return json.loads(line)
-        code = process.poll()
+        code = process.wait() if answered else None  # its end of the pipe is closed: it ends, too
         self.close(kill=True)
         if not answered:
             raise EngineError(f"no answer to {request['do']} within {self.timeout:.0f} s")

@@ -74,7 +74,8 @@ def markdown(results: dict[str, Any]) -> str:
         f"One process an engine, CPU {machine['cpu']}, one thread, {results['rounds']} rounds in turn of bursts of about "
         f"{results['seconds']:g} s, inputs changing from call to call; measured on {results['date']}, "
         f"Python {machine['python']}. Times are medians; ratios are medians over the rounds of the rival's time / "
-        "fastlstm's. Training counts three times the operations of the forward. Errors are against the reference backend in float64."
+        "fastlstm's. Training counts three times the operations of the forward. "
+        "Errors are against the reference backend in float64."
     )
     if results["note"]:
         lines += ["", f"**{results['note']}**"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import fastlstm
-from benchmarks.cases import CASES, Case
+from benchmarks.cases import BY_NAME, Case
 from fastlstm import _core
 
 STREAM_STEPS = 8  # calls whose states are passed on before a stream is compared with the truth
@@ -24,7 +24,11 @@ SAMPLES = 5  # of one round
 
 
 def run(case: Case, layer: Any, x: np.ndarray) -> list[np.ndarray]:
-    """The outputs of a case: of one call, or of STREAM_STEPS calls that pass h and c on."""
+    """The outputs of a case: of one call, or of STREAM_STEPS calls that pass h and c on; in training y and all gradients."""
+    if case.training:
+        y, pullback = layer.vjp(x)
+        gradients = pullback(case.cotangent(y.shape).astype(y.dtype))
+        return [y, gradients.inputs, *gradients.weights]
     if not case.carries_states:
         return [layer(x)]
     output, h, c = layer(x)
@@ -34,8 +38,11 @@ def run(case: Case, layer: Any, x: np.ndarray) -> list[np.ndarray]:
 
 
 def call_of(case: Case) -> Callable[[], Any]:
-    """What is timed: one call of the built layer. A stream's call takes the states of the call before."""
+    """What is timed: one call of the built layer, in training with its pullback. A stream passes its states on."""
     layer, x = case.make_layer(), case.inputs()
+    if case.training:
+        dy = case.cotangent(layer(x).shape)
+        return lambda: layer.vjp(x)[1](dy)
     if not case.carries_states:
         return lambda: layer(x)
     states = list(layer(x)[1:])
@@ -47,10 +54,15 @@ def call_of(case: Case) -> Callable[[], Any]:
 
 
 def error_of(case: Case, expected: list[np.ndarray]) -> float:
-    """Largest |difference| / max(1, |expected|) of all outputs; NaN counts as infinite."""
+    """Largest |difference| / max(1, |expected|) of all outputs; NaN counts as infinite.
+
+    In training the largest number of an array stands for |expected|: a weight's gradient is a sum over all steps and samples,
+    whose rounding errors are those of its large terms also where they cancel.
+    """
     errors = []
     for got, want in zip(run(case, case.make_layer(), case.inputs()), expected, strict=True):
-        error = np.abs(got.astype(np.float64) - want) / np.maximum(1.0, np.abs(want))
+        scale = np.abs(want).max() if case.training else np.abs(want)
+        error = np.abs(got.astype(np.float64) - want) / np.maximum(1.0, scale)
         errors.append(float(np.max(np.where(np.isnan(error), np.inf, error))))
     return max(errors)
 
@@ -83,11 +95,11 @@ def main() -> None:
             answer = _core.peak_gflops(request["dtype"])
         elif request["do"] == "check":
             with np.load(request["expected"]) as stored:
-                answer = error_of(CASES[request["case"]], [stored[name] for name in stored.files])
+                answer = error_of(BY_NAME[request["case"]], [stored[name] for name in stored.files])
         else:
             name = request["case"]
             if name not in calls:
-                calls[name] = call_of(CASES[name])
+                calls[name] = call_of(BY_NAME[name])
                 calls[name]()
             answer = samples(calls[name], request["seconds"])
         print(json.dumps(answer), flush=True)

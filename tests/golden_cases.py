@@ -91,7 +91,9 @@ def is_implemented(case: Case) -> bool:
 
 def make_layer(case: Case, **changes: Any) -> Any:
     """The case's layer with its weights; ``changes`` override the arguments of the class named by ``case.layer``."""
-    arguments = {**case.kwargs, "dtype": case.dtype, **changes}
+    # The weights are set below: an orthogonal matrix for each case would take longer than the case.
+    plain = {"kernel_initializer": "zeros", "recurrent_initializer": "zeros"}
+    arguments = {**plain, **case.kwargs, "dtype": case.dtype, **changes}
     cls = getattr(fastlstm, case.layer)
     layer = cls(**arguments)
     if case.bidirectional is not None:

@@ -1,4 +1,4 @@
-"""The compiled backward passes through ``layer.vjp``: central differences at every time step, the size of a tape, threads.
+"""The compiled backward passes through ``layer.vjp``: central differences at every time step, the tape, threads, refusals.
 
 test_backward.py compares them with the reference backend, and runs this file too on each instruction set.
 """
@@ -9,10 +9,10 @@ import threading
 
 import numpy as np
 import pytest
-from backward_runs import UNITS, Runner, conv_arrays, conv_spec, drawer, lstm_arrays, lstm_spec
+from backward_runs import UNITS, Runner, conv_arrays, conv_spec, cotangents_for, drawer, lstm_arrays, lstm_spec
 from central_differences import TOLERANCE, check, check_layer, gradient
 
-from fastlstm import LSTM, Bidirectional, ConvLSTM1D
+from fastlstm import LSTM, Bidirectional, ConvLSTM1D, _core
 from fastlstm.backends import cpu, cpu_training
 from fastlstm.layers.gradients import Gradients
 
@@ -208,3 +208,36 @@ def test_pullbacks_in_4_threads_give_serial_bits(shared, kind, dtype):
         for one, other in zip(want, got, strict=True):
             for a, b in zip(one, other, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+# -- what the compiled module refuses: everything that memory safety depends on ----------------------------------------------
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("dy", lambda a: a[:1]),
+        ("dy", lambda a: a[:, 0].copy()),
+        ("dy", lambda a: a.astype(np.float32)),
+        ("dh", lambda a: a[:, :4].copy()),
+        ("dc", lambda a: a[:2]),
+        ("dc", lambda a: a.T.copy()),
+    ],
+)
+def test_wrong_cotangents_are_refused(name, change):
+    spec, arrays = lstm_spec(5, return_sequences=True), lstm_arrays(5, 3, 4, 2)
+    ran = Runner(cpu, spec, arrays)
+    given = dict(zip(("dy", "dh", "dc"), cotangents_for(ran.outputs), strict=True))
+    core, panels = ran.tape.core, ran.tape.panels
+    assert _core.run_backward(core, panels, *given.values(), True)[0].shape == (3, 4, 2)
+    assert _core.run_backward(core, panels, *given.values(), False)[0] is None
+    with pytest.raises(ValueError, match=name):
+        _core.run_backward(core, panels, *(given | {name: change(given[name])}).values(), True)
+
+
+def test_panels_of_another_stride_are_refused():
+    spec = conv_spec(3, 2, strides=2)
+    ran = Runner(cpu, spec, conv_arrays(spec, 2, 3, 6, 2))
+    other = _core.GateWeights(*conv_arrays(spec, 2, 3, 6, 2)[0])
+    for options in ((3, False, False), (2, True, False), (2, False, True)):
+        with pytest.raises(ValueError, match="stride"):
+            _core.run_backward(ran.tape.core, other.backward_panels(*options), None, None, None, True)
+    assert _core.run_backward(ran.tape.core, other.backward_panels(2, False, False), None, None, None, True)[0].shape[2] == 6

@@ -15,6 +15,7 @@ import threading
 
 import numpy as np
 import pytest
+from children import finished
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lstm_formulas import made
@@ -372,8 +373,8 @@ def test_generic_differs_by_rounding_alone():
 
 @only_outside
 @pytest.mark.parametrize("isa", [isa for isa in _core.isa_available() if isa != _core.isa])
-def test_this_file_on(isa):
-    done = child(["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], isa, **{CHILD: "1"})
+def test_this_file_on(isa, request):
+    done = finished(request, lambda isa: child(["-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], isa, **{CHILD: "1"}))
     text = done.stdout.decode()
     print(f"{isa}: {(text.strip().splitlines() or ['no output'])[-1]}")
     assert done.returncode == 0, text[-4000:]

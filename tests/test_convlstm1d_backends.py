@@ -12,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+from children import finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_backends import PATHS, TOLERANCES, WIDTHS
@@ -146,7 +147,7 @@ def test_larger_sizes(dtype):
         check(spec, dtype, problem(spec, *sizes, masked=True))
 
 
-@settings(max_examples=60)
+@settings(max_examples=20 if CHILD in os.environ else 60)
 @given(
     sizes=st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(1, 20), st.integers(1, 20)),
     filters=st.integers(1, 40),
@@ -232,13 +233,17 @@ def test_weights_of_an_lstm_and_of_a_convolution_are_kept_apart():
 
 
 # -- every instruction set ----------------------------------------------------------------------------------------------------
+def run_child(isa):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    environment = os.environ | {"FASTLSTM_ISA": isa, CHILD: "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
 @pytest.mark.skipif(CHILD in os.environ, reason="this is one of the processes that the test starts")
 @pytest.mark.parametrize("isa", [isa for isa in _core.isa_available() if isa != _core.isa])
-def test_this_file_on(isa):
+def test_this_file_on(isa, request):
     """The paths are named in the calls above, so FASTLSTM_GEMM changes nothing here."""
-    environment = os.environ | {"FASTLSTM_ISA": isa, CHILD: "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = finished(request, run_child)
     closing = (done.stdout.strip().splitlines() or [done.stderr])[-1]
     print(f"{isa}: {closing}")
     assert done.returncode == 0, done.stdout[-3000:]

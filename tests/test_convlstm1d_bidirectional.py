@@ -96,7 +96,9 @@ def test_stateful(x):
 def test_names_paths_and_a_round_trip(x):
     layer = Bidirectional(ConvLSTM1D(F, K, strides=2, name="conv"), name="both")
     layer.build(x.shape)
-    paths = [f"both/{way}_conv/conv_lstm_cell/{name}" for way in ("forward", "backward") for name in ("kernel", "recurrent_kernel")]
+    paths = [
+        f"both/{way}_conv/conv_lstm_cell/{name}" for way in ("forward", "backward") for name in ("kernel", "recurrent_kernel")
+    ]
     assert [v.path for v in layer.weights if v.name != "bias"] == paths
     assert layer.backward_layer.strides == (2,)
     twin = Bidirectional.from_config(layer.get_config())

@@ -251,5 +251,5 @@ def test_losses_in_order_activity_then_weights(x):
 
 def test_an_orthogonal_regularizer_needs_a_matrix(x):
     layer = made(kernel_regularizer="orthogonal_regularizer")
-    with pytest.raises(ValueError, match="two axes only. Received: shape="):
+    with pytest.raises(ValueError, match=r"two axes only. Received: shape="):
         _ = layer.losses

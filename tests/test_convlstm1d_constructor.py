@@ -300,7 +300,7 @@ def test_dtype_policies(dtype, compute, variable):
         built(dtype="int32")
 
 
-# -- build ------------------------------------------------------------------------------------------------------------------------
+# -- build ----------------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize(("what", "rows", "channels"), [("rows", None, C), ("channels", R, None)])
 def test_unknown_rows_or_channels(what, rows, channels, first):

@@ -172,5 +172,5 @@ def test_initial_states_of_the_cell():
         states = cell.get_initial_state(4)
         assert [s.shape for s in states] == [shape, shape]
         assert not np.any(states)
-    with pytest.raises(ValueError, match="rows of cell .* is unknown before it is built"):
+    with pytest.raises(ValueError, match=r"rows of cell .* is unknown before it is built"):
         ConvLSTM1D(F, 3).cell.get_initial_state(4)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,7 @@ KINDS = ("step", "project", "outer")
 NARROW = (*(f"1x{rows}" for rows in range(1, 9)), *(f"2x{rows}" for rows in range(1, 6)))
 # What makes the compiler take the processor for one with multiply-adds.
 MULTIPLY_ADD = ("-mfma",) if HERE == "x86" else ()
+CONTRACTED = ("-O2", "-ffp-contract=fast")
 FMA = re.compile(r"vfn?m(add|sub)|fml[as]|fn?m(add|sub)")
 ESTIMATE = re.compile(r"v?rcp|v?rsqrt|frecp|frsqrt|urecpe|ursqrte")
 DIVISION = re.compile(r"v?div|fdiv")
@@ -90,8 +92,7 @@ def compiler_for(family):
     pytest.skip(f"the kernels for {family} cannot be compiled on {platform.machine()}")
 
 
-@functools.cache
-def assembly(isa, family, *extra):
+def compiled(isa, family, *extra):
     """{function: body} of pyx/kernels_<isa>.c; see ``functions``."""
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder) / "kernels.s"
@@ -100,6 +101,22 @@ def assembly(isa, family, *extra):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr[-3000:]}"
         return functions(to.read_text(), family)
+
+
+@functools.cache
+def compilations():
+    """All that the tests below ask for, by its arguments, compiled side by side from the first need on."""
+    wanted = [(isa, family) for isa, (family, *_) in KERNELS.items()]
+    wanted += [("generic", HERE, *MULTIPLY_ADD), ("generic", HERE, *MULTIPLY_ADD, *CONTRACTED)]
+    pool = ThreadPoolExecutor(os.cpu_count())
+    running = {arguments: pool.submit(compiled, *arguments) for arguments in wanted}
+    pool.shutdown(wait=False)
+    return running
+
+
+def assembly(*arguments):
+    """As ``compiled``, which says no (a skip) where there is no compiler; every text is compiled once."""
+    return compilations()[arguments].result()
 
 
 # -- reading ------------------------------------------------------------------------------------------------------------------
@@ -231,7 +248,7 @@ def test_contraction_is_off():
     if HERE == "other":
         pytest.skip(f"not known whether {platform.machine()} has multiply-adds")
     assert fused(assembly("generic", HERE, *MULTIPLY_ADD)) == []
-    assert fused(assembly("generic", HERE, *MULTIPLY_ADD, "-O2", "-ffp-contract=fast")) != []
+    assert fused(assembly("generic", HERE, *MULTIPLY_ADD, *CONTRACTED)) != []
 
 
 def test_no_flag_lets_the_compiler_change_arithmetic():
