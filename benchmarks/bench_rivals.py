@@ -43,9 +43,12 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rivals", nargs="*", choices=RIVALS, default=list(RIVALS), metavar="NAME", help=", ".join(RIVALS))
     parser.add_argument("--rounds", type=int, default=15, help="turns of each engine at each workload (default: 15)")
     parser.add_argument("--seconds", type=float, default=0.1, help="length of a turn, about (default: 0.1)")
+    help_clock = "cpu: time on the CPU, for a machine that others use, too (default: wall)"
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=help_clock)
     parser.add_argument("--timeout", type=float, default=300, help="seconds that an engine may take to answer (default: 300)")
     parser.add_argument("--cpu", type=int, help="the CPU to run on (default: the last one)")
     parser.add_argument("--note", default="", help="a sentence about the circumstances, for the table")
+    parser.add_argument("--add", action="store_true", help="keep the rows of other workloads that FILE has, from another run")
     parser.add_argument("--output", type=Path, default=default_output(), metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args(argv)
     if arguments.cpu is None:
@@ -61,7 +64,7 @@ def make(engine: Engine, request: dict[str, Any]) -> dict[str, Any]:
         return {"why": str(failure), "seconds": []}
     if "unsupported" in answer:
         return {"why": answer["unsupported"], "unsupported": True, "seconds": []}
-    entry: dict[str, Any] = {"ways": answer["ways"], "way": answer["chosen"], "seconds": []}
+    entry: dict[str, Any] = {"ways": answer["ways"], "way": answer["chosen"], "seconds": [], "cpu_share": []}
     if answer["chosen"] is not None:
         entry["error"] = answer["ways"][answer["chosen"]]["error"]
         return entry
@@ -78,13 +81,15 @@ def measure(work: Workload, engines: list[Engine], arguments: argparse.Namespace
     peak: list[float] = []
     for number in range(arguments.rounds):
         peak.append(ours.ask(do="peak", dtype=work.dtype))
-        # To and fro, so that the distance in time between two engines is the same on average.
+        # Forth and back, so that the distance in time between two engines is the same on average.
         for engine in engines if number % 2 == 0 else engines[::-1]:
             entry = entries[engine.name]
             if "why" in entry:
                 continue
             try:
-                entry["seconds"].append(engine.ask(do="time", seconds=arguments.seconds))
+                seconds, cpu_share = engine.ask(do="time", seconds=arguments.seconds, clock=arguments.clock)
+                entry["seconds"].append(seconds)
+                entry["cpu_share"].append(cpu_share)
             except EngineError as failure:
                 entry |= {"why": str(failure), "seconds": []}
     row = {"work": dataclasses.asdict(work), "text": str(work), "peak": peak, "engines": entries}
@@ -99,6 +104,26 @@ def versions_of(engines: list[Engine]) -> dict[str, str]:
         except EngineError as failure:
             found[engine.name] = str(failure)
     return found
+
+
+def start_of(arguments: argparse.Namespace, engines: list[Engine], isa: str) -> dict[str, Any]:
+    """The results without rows; with ``--add`` with those rows of the file that are not measured now."""
+    machine = {"processor": processor(), "isa": isa, "cpu": arguments.cpu, "python": platform.python_version()}
+    results: dict[str, Any] = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "note": arguments.note}
+    results |= {"versions": versions_of(engines), "rounds": arguments.rounds, "seconds": arguments.seconds}
+    results |= {"clock": arguments.clock, "rows": []}
+    if arguments.add and arguments.output.exists():
+        old = json.loads(arguments.output.read_text("utf-8"))["rows"]
+        results["rows"] = [row for row in old if row["work"]["name"] not in arguments.workloads]
+    return results
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    """Writes the rows in the order of WORKLOADS: after each one, so that a run that is stopped leaves what it has."""
+    order = {name: k for k, name in enumerate(WORKLOADS)}
+    results["rows"].sort(key=lambda row: order[row["work"]["name"]])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
 
 
 def progress(row: dict[str, Any]) -> str:
@@ -136,14 +161,12 @@ def main(argv: list[str] | None = None) -> int:
             for engine in (OURS, *arguments.rivals)
         ]
         try:
-            machine = {"processor": processor(), "isa": isa, "cpu": arguments.cpu, "python": platform.python_version()}
-            results: dict[str, Any] = {"machine": machine, "date": time.strftime("%Y-%m-%d"), "note": arguments.note}
-            results |= {"versions": versions_of(engines), "rounds": arguments.rounds, "seconds": arguments.seconds, "rows": []}
+            results = start_of(arguments, engines, isa)
             for work in works:
-                results["rows"].append(measure(work, engines, arguments, folder))
-                print(progress(results["rows"][-1]), file=sys.stderr)
-                arguments.output.parent.mkdir(parents=True, exist_ok=True)
-                arguments.output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+                row = measure(work, engines, arguments, folder)
+                results["rows"].append(row)
+                print(progress(row), file=sys.stderr)
+                save(results, arguments.output)
         finally:
             for engine in engines:
                 engine.close()

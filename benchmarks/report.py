@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from benchmarks.chart import svg
 from benchmarks.ratios import OURS, geometric_means
 
+BUSY = 0.95  # with less than this share of the CPU something else was running
 TITLES = {"LSTM": "LSTM", "ConvLSTM1D": "ConvLSTM1D", "more": "More of the LSTM", "training": "Training (forward and backward)"}
 
 
@@ -72,13 +74,16 @@ def markdown(results: dict[str, Any]) -> str:
     lines = [f"# fastlstm beside other libraries on {machine['processor']} ({machine['isa']})", ""]
     lines.append(
         f"One process an engine, CPU {machine['cpu']}, one thread, {results['rounds']} rounds in turn of bursts of about "
-        f"{results['seconds']:g} s, inputs changing from call to call; measured on {results['date']}, "
-        f"Python {machine['python']}. Times are medians; ratios are medians over the rounds of the rival's time / "
-        "fastlstm's. Training counts three times the operations of the forward. "
-        "Errors are against the reference backend in float64."
+        f"{results['seconds']:g} s by the {results['clock']} clock, inputs changing from call to call. Times are medians; ratios "
+        "are medians over the rounds of the rival's time / fastlstm's. Training counts three times the operations of the forward. "
+        "Errors are against the reference backend in float64. "
+        f"Measured on {results['date']}, Python {machine['python']}."
     )
     if results["note"]:
         lines += ["", f"**{results['note']}**"]
+    shares = [share for row in rows for share in row["engines"][OURS].get("cpu_share", [])]
+    if shares and statistics.median(shares) < BUSY:
+        lines += ["", f"**The machine was busy: fastlstm had the CPU for {100 * statistics.median(shares):.0f}% of its turns.**"]
     means = geometric_means(rows)
     for group, title in TITLES.items():
         own = [row for row in rows if row["work"]["group"] == group]

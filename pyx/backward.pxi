@@ -179,6 +179,11 @@ cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, f
             s.kernels.scale(b.dh + m, room.product + m, s.h_scales + (k * M * s.F * size + m), s.F, k > 0)
 
 
+cdef inline bint reads_tape(const Backward *b) noexcept nogil:
+    """True where h of a block stands in the tape as the products want it: an unmasked LSTM without recurrent dropout."""
+    return b.Q == 1 and b.s.h_scales == NULL and b.s.mask == NULL
+
+
 cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:
     """h_rows and x_rows of the steps from ``first`` on; x of masked samples counts as zeros, NaN included."""
     cdef const Sequence *s = b.s
@@ -186,7 +191,7 @@ cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first
     for k in range(steps):
         for n in range(s.N):
             at = (k * s.N + n) * b.Q + b.L
-            if b.Q != 1 or s.h_scales != NULL:
+            if not reads_tape(b):
                 gather_states(b, room, n, first + k, at + (s.K - 1) // 2)
             gather_inputs(b, room, n, first + k, at)
 
@@ -196,6 +201,10 @@ cdef void gather_states(const Backward *b, const BackRoom *room, Py_ssize_t n, P
     cdef const Sequence *s = b.s
     cdef Py_ssize_t k, size = real_size(s), slab = s.S * s.F
     cdef const char *h = s.tape_h + (step * s.N + n) * slab * size
+    if not is_valid(s, n, step):  # dz is 0 there, but 0 times a NaN would not be
+        for k in range(copies(s.h_scales)):
+            memset(room.h_rows + (k * b.height + at) * s.F * size, 0, slab * size)
+        return
     if s.h_scales == NULL:
         memcpy(room.h_rows + at * s.F * size, h, slab * size)
         return
@@ -296,7 +305,7 @@ cdef void block_gradients(const Backward *b, const BackRoom *room, Py_ssize_t fi
     cdef const char *h_rows = room.h_rows
     cdef Py_ssize_t x_step = 0 if s.x_scales == NULL else s.stride * b.height * s.C
     cdef Py_ssize_t h_step = 0 if s.h_scales == NULL else b.height * s.F
-    if b.Q == 1 and s.h_scales == NULL:  # an LSTM's h of the block stands in the tape as it is wanted
+    if reads_tape(b):
         h_rows = s.tape_h + first * s.N * s.F * size
     gather_block(b, room, first, steps)
     for k in range(s.K):

@@ -44,7 +44,8 @@ cdef class BackwardPanels:
         wide = np.zeros((*kernel.shape[:3], blocks * W), kernel.dtype)
         wide[..., : weights.units] = kernel
         wide = wide.reshape(*kernel.shape[:3], blocks, W)[::-1]
-        return np.ascontiguousarray(wide.transpose(3, 0, 2, 4, 1).reshape(-1, kernel.shape[1]))
+        rows = wide.size // kernel.shape[1] if kernel.shape[1] else 0  # -1 would not do where there are no features
+        return np.ascontiguousarray(wide.transpose(3, 0, 2, 4, 1).reshape(rows, kernel.shape[1]))
 
     cdef Py_ssize_t size(self, GateWeights weights, matrix) except -1:
         cdef fl_layout layout

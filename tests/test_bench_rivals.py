@@ -38,7 +38,16 @@ def row_of(name: str, seconds: dict[str, list[float]], group: str = "LSTM", **wo
 def results_of(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
     machine = {"processor": "a <fast> processor", "isa": "avx2", "cpu": 3, "python": "3.11.0"}
     versions = {name: f"{name} 1.0" for name in names}
-    return {"machine": machine, "date": "2001-02-03", "note": "", "versions": versions, "rounds": 3, "seconds": 0.1, "rows": rows}
+    return {
+        "machine": machine,
+        "date": "2001-02-03",
+        "note": "",
+        "versions": versions,
+        "rounds": 3,
+        "seconds": 0.1,
+        "clock": "wall",
+        "rows": rows,
+    }
 
 
 # -- figures ------------------------------------------------------------------------------------------------------------
@@ -112,6 +121,14 @@ def test_a_wrong_answer_of_ours_stands_in_the_table() -> None:
     text = report.markdown(results_of([row], ["fastlstm", "torch"]))
     assert "| `n1` | text of n1 | WRONG or failed | none | – | – | – |" in text
     assert "1. fastlstm: layer(x): wrong by 1.0e-01" in text
+
+
+def test_the_table_tells_that_the_machine_was_busy() -> None:
+    row = row_of("n1", {"fastlstm": [0.1, 0.1, 0.1]})
+    row["engines"]["fastlstm"]["cpu_share"] = [0.99, 0.6, 0.55]
+    assert "fastlstm had the CPU for 60% of its turns" in report.markdown(results_of([row], ["fastlstm"]))
+    row["engines"]["fastlstm"]["cpu_share"] = [0.99, 0.6, 1.0]
+    assert "busy" not in report.markdown(results_of([row], ["fastlstm"]))
 
 
 def test_the_chart_is_xml_with_a_dot_for_every_ratio() -> None:
@@ -216,7 +233,7 @@ def test_a_wrong_answer_is_not_timed(tmp_path: Path) -> None:
     hopeless = worker.Worker(Adapter(wrong=True))
     assert hopeless.make(**request)["chosen"] is None
     with pytest.raises(AssertionError):
-        hopeless.time(0.001)
+        hopeless.time(0.001, "wall")
 
 
 def test_bursts_take_the_inputs_in_turn() -> None:
@@ -255,10 +272,15 @@ def test_a_run_without_rivals(tmp_path: Path, capfd: pytest.CaptureFixture) -> N
     assert [row["work"]["name"] for row in results["rows"]] == ["doc", "train-doc"]
     for row in results["rows"]:
         entry = row["engines"]["fastlstm"]
-        assert len(entry["seconds"]) == len(row["peak"]) == 2
+        assert len(entry["seconds"]) == len(entry["cpu_share"]) == len(row["peak"]) == 2
+        assert all(0 < share < 1.01 for share in entry["cpu_share"])
         assert 0 < entry["error"] <= 2e-5
         assert row["ratio"] is None
         assert row["gflops"] == pytest.approx(row["work"]["flops"] / entry["median_seconds"] / 1e9)
+    assert bench_rivals.main([*options[:1], "--add", "--workloads", "step", *options[4:]]) == 0
+    again = json.loads(path.read_text("utf-8"))["rows"]
+    assert [row["work"]["name"] for row in again] == ["doc", "step", "train-doc"]
+    assert again[0] == results["rows"][0]
     assert "doc: no ratio" in capfd.readouterr().err
     assert path.with_suffix(".md").read_text("utf-8").count("| `doc` |") == 2
     assert ElementTree.parse(path.with_suffix(".svg")).getroot().tag.endswith("svg")

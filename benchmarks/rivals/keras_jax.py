@@ -1,4 +1,7 @@
-"""Keras on JAX: ``jax.jit`` of the layer, with the weights as constants and as arguments (``stateless_call``)."""
+"""Keras on JAX: ``jax.jit`` of the layer, with the weights as constants and as arguments (``stateless_call``).
+
+In float64 Keras' tanh goes through float32 on this backend; such answers count as wrong.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,11 @@
 
 Reads one JSON request a line from stdin and answers with one JSON line on stdout (what the engines print goes to stderr):
 {"do": "versions"}; {"do": "make", "work", "data", "folder"} -> the ways to run it, each with its error or what failed, and the
-``chosen`` fastest right one; {"do": "time", "seconds"} -> seconds of a call of the chosen one; {"do": "peak", "dtype"} (only
-fastlstm).
+``chosen`` fastest right one; {"do": "time", "seconds", "clock"} -> [seconds of a call of the chosen one, share of the wall time
+that the process had the CPU]; {"do": "peak", "dtype"} (only fastlstm).
+
+Clocks: "wall", and "cpu", the time that the process' threads had the CPU: on one CPU it is the same where nothing else runs, and
+less disturbed where something does (but it does not count a wait for a thread to wake up).
 """
 
 from __future__ import annotations
@@ -29,27 +32,30 @@ TRIALS = 5
 Calls = Iterator[Callable[[], Any]]  # without an end: the inputs come in turn, also from one burst to the next
 
 
-def seconds_per_call(calls: Calls, count: int) -> float:
-    start = time.perf_counter_ns()
+CLOCKS = {"wall": time.perf_counter_ns, "cpu": time.process_time_ns}
+
+
+def seconds_per_call(calls: Calls, count: int, clock: str = "wall") -> float:
+    now = CLOCKS[clock]
+    start = now()
     for call in itertools.islice(calls, count):
         call()
-    return (time.perf_counter_ns() - start) * 1e-9 / count
+    return (now() - start) * 1e-9 / count
 
 
 def single_calls(calls: Calls, count: int) -> list[float]:
     """Seconds of each of ``count`` calls."""
-    clock, times = time.perf_counter_ns, []
+    now, times = time.perf_counter_ns, []
     for call in itertools.islice(calls, count):
-        start = clock()
+        start = now()
         call()
-        times.append(clock() - start)
+        times.append(now() - start)
     return [t * 1e-9 for t in times]
 
 
-def measure(calls: Calls, seconds: float, percentile: bool = False) -> float:
-    """Seconds of a call in a burst about ``seconds`` long; with ``percentile`` the 99th percentile of the burst's calls.
-
-    Some calls before the burst bring the caches back after the other processes' turns.
+def measure(calls: Calls, seconds: float, percentile: bool = False, clock: str = "wall") -> float:
+    """Seconds of a call in a burst about ``seconds`` long; with ``percentile`` the 99th percentile of the burst's calls
+    (always by the wall clock). calls before the burst bring the caches back after the other processes' turns.
     """
     once = seconds_per_call(calls, 1)
     for _ in range(2):
@@ -61,7 +67,7 @@ def measure(calls: Calls, seconds: float, percentile: bool = False) -> float:
     try:
         if percentile:
             return float(np.percentile(single_calls(calls, max(count, 1000)), 99))
-        return seconds_per_call(calls, count)
+        return seconds_per_call(calls, count, clock)
     finally:
         gc.enable()
 
@@ -71,7 +77,7 @@ def trial(runner: Runner) -> float:
     calls, start = itertools.cycle(runner.calls), time.perf_counter()
     shortest = float("inf")
     for _ in range(TRIALS):
-        shortest = min(shortest, measure(calls, TRIAL_SECONDS))
+        shortest = min(shortest, measure(calls, TRIAL_SECONDS, clock="cpu"))
         if time.perf_counter() - start > TRIALS * TRIAL_SECONDS * 2:
             break
     return shortest
@@ -125,9 +131,11 @@ class Worker:
             self.calls = itertools.cycle(right[chosen].calls)
         return {"ways": ways, "chosen": chosen}
 
-    def time(self, seconds: float) -> float:
+    def time(self, seconds: float, clock: str) -> tuple[float, float]:
         assert self.calls is not None
-        return measure(self.calls, seconds, self.work.percentile)
+        wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+        result = measure(self.calls, seconds, self.work.percentile, clock)
+        return result, (time.process_time_ns() - cpu) / (time.perf_counter_ns() - wall)
 
     def peak(self, dtype: str) -> float:
         return self.adapter.peak_gflops(dtype)

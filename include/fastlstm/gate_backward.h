@@ -33,7 +33,8 @@ FL_STATIC void FL(step_back)(const fl_step_back *s) {
 }
 
 /* ---- weight gradients ----------------------------------------------------------------------------------------------- */
-/* z of B blocks and M rows from row `first` on. The M values of a turn are neighbours, so one pointer serves them all. */
+/* z of B blocks and M rows from row `first` on: a sum of its own, added to z at the end, so that rounding errors grow with the depth
+ * of a call and the number of calls, not with their product. The M values of a turn are neighbours: one pointer serves them all. */
 FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, ptrdiff_t block) {
   const fl_layout layout = {s->units, 1};
   const ptrdiff_t stride = s->panel_depth * 4 * FL_W, pitch = s->pitch;
@@ -45,8 +46,7 @@ FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, 
     FL_UNROLL
     for (int m = 0; m < M; m++) {
       FL_UNROLL
-      for (int g = 0; g < 4; g++)
-        acc[b][m][g] = v_load_n(z + m * 4 * s->units + FL(column)(&layout, block + b, g), FL(lanes)(&layout, block + b, g));
+      for (int g = 0; g < 4; g++) acc[b][m][g] = v_set(0);
     }
   }
   for (; w != end; w += 4 * FL_W, a += pitch) {
@@ -68,8 +68,11 @@ FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, 
     FL_UNROLL
     for (int m = 0; m < M; m++) {
       FL_UNROLL
-      for (int g = 0; g < 4; g++)
-        v_store_n(z + m * 4 * s->units + FL(column)(&layout, block + b, g), acc[b][m][g], FL(lanes)(&layout, block + b, g));
+      for (int g = 0; g < 4; g++) {
+        real *to = z + m * 4 * s->units + FL(column)(&layout, block + b, g);
+        const ptrdiff_t n = FL(lanes)(&layout, block + b, g);
+        if (n > 0) v_store_n(to, v_load_n(to, n) + acc[b][m][g], n);
+      }
     }
   }
 }
@@ -103,11 +106,14 @@ FL_STATIC void FL(sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth
   const fl_layout layout = {units, 1};
   const real *row = (const real *)panel;
   for (ptrdiff_t block = 0; block < FL(blocks)(&layout); block++) {
-    vec sum[4];
-    for (int g = 0; g < 4; g++) sum[g] = v_load_n((real *)sums + FL(column)(&layout, block, g), FL(lanes)(&layout, block, g));
+    vec sum[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};
     for (ptrdiff_t r = 0; r < depth; r++, row += 4 * FL_W)
       for (int g = 0; g < 4; g++) sum[g] = sum[g] + v_load(row + g * FL_W);
-    for (int g = 0; g < 4; g++) v_store_n((real *)sums + FL(column)(&layout, block, g), sum[g], FL(lanes)(&layout, block, g));
+    for (int g = 0; g < 4; g++) {
+      real *to = (real *)sums + FL(column)(&layout, block, g);
+      const ptrdiff_t n = FL(lanes)(&layout, block, g);
+      if (n > 0) v_store_n(to, v_load_n(to, n) + sum[g], n);
+    }
   }
 }
 

@@ -72,8 +72,7 @@ FL_INLINE void FL(outer_gated_tile)(int M, const fl_outer *s, ptrdiff_t first, p
   FL_UNROLL
   for (int m = 0; m < M; m++) {
     FL_UNROLL
-    for (int g = 0; g < 4; g++)
-      acc[m][g] = v_load_n(z + m * 4 * s->units + FL(column)(&layout, block, g), FL(lanes)(&layout, block, g));
+    for (int g = 0; g < 4; g++) acc[m][g] = v_set(0);
   }
   for (; w != end; w += 4 * FL_W, a += pitch) {
     FL_UNROLL
@@ -86,8 +85,11 @@ FL_INLINE void FL(outer_gated_tile)(int M, const fl_outer *s, ptrdiff_t first, p
   FL_UNROLL
   for (int m = 0; m < M; m++) {
     FL_UNROLL
-    for (int g = 0; g < 4; g++)
-      v_store_n(z + m * 4 * s->units + FL(column)(&layout, block, g), acc[m][g], FL(lanes)(&layout, block, g));
+    for (int g = 0; g < 4; g++) {
+      real *to = z + m * 4 * s->units + FL(column)(&layout, block, g);
+      const ptrdiff_t n = FL(lanes)(&layout, block, g);
+      if (n > 0) v_store_n(to, v_load_n(to, n) + acc[m][g], n);
+    }
   }
 }
 

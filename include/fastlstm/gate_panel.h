@@ -69,17 +69,21 @@ FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *ma
  * constants. */
 FL_INLINE void FL(multiply)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], const real *const row[], const real *panel,
                             ptrdiff_t panel_stride, ptrdiff_t depth) {
-  for (ptrdiff_t p = 0; p < depth; p++) {
+  /* Counted up to 0 from the ends of the rows, which leaves no limit to be kept in a register: five rows have none to spare. */
+  const real *end[FL_TILE_ROWS], *panel_end = panel + depth * V * FL_W;
+  FL_UNROLL
+  for (int m = 0; m < M; m++) end[m] = row[m] + depth;
+  for (ptrdiff_t p = -depth; p != 0; p++) {
     FL_UNROLL
     for (int b = 0; b < B; b++) {
-      const real *w = panel + b * panel_stride + p * V * FL_W;
+      const real *w = panel_end + b * panel_stride + p * V * FL_W;
 #if FL_WIDE_ROWS > 3
       vec wg[4];
       FL_UNROLL
       for (int g = 0; g < V; g++) wg[g] = v_load(w + g * FL_W);
       FL_UNROLL
       for (int m = 0; m < M; m++) {
-        const vec a = v_set(row[m][p]);
+        const vec a = v_set(end[m][p]);
         FL_UNROLL
         for (int g = 0; g < V; g++) acc[b][m][g] = v_fma(a, wg[g], acc[b][m][g]);
       }
@@ -87,7 +91,7 @@ FL_INLINE void FL(multiply)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], con
       if (V == 4) {
         vec a[FL_TILE_ROWS];
         FL_UNROLL
-        for (int m = 0; m < M; m++) a[m] = v_set(row[m][p]);
+        for (int m = 0; m < M; m++) a[m] = v_set(end[m][p]);
         FL_UNROLL
         for (int g = 0; g < V; g++) {
           const vec wg = v_load(w + g * FL_W);
@@ -100,7 +104,7 @@ FL_INLINE void FL(multiply)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], con
         for (int g = 0; g < V; g++) wg[g] = v_load(w + g * FL_W);
         FL_UNROLL
         for (int m = 0; m < M; m++) {
-          const vec a = v_set(row[m][p]);
+          const vec a = v_set(end[m][p]);
           FL_UNROLL
           for (int g = 0; g < V; g++) acc[b][m][g] = v_fma(a, wg[g], acc[b][m][g]);
         }
