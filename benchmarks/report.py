@@ -75,7 +75,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines.append(
         f"One process an engine, CPU {machine['cpu']}, one thread, {results['rounds']} rounds in turn of bursts of about "
         f"{results['seconds']:g} s by the {results['clock']} clock, inputs changing from call to call. Times are medians; ratios "
-        "are medians over the rounds of the rival's time / fastlstm's. Training counts three times the operations of the forward. "
+        "are medians over the rounds of the rival's time / fastlstm's. Training counts three times the forward's operations. "
         "Errors are against the reference backend in float64. "
         f"Measured on {results['date']}, Python {machine['python']}."
     )
