@@ -21,7 +21,7 @@ cdef extern from "fastlstm/fastlstm.h":
 
     ctypedef struct fl_layout:
         ptrdiff_t columns
-        int gates
+        int gates, padded
 
     ctypedef struct fl_product:
         const void *panel
@@ -30,6 +30,7 @@ cdef extern from "fastlstm/fastlstm.h":
         ptrdiff_t runs, length, step
         ptrdiff_t groups, group_step
         ptrdiff_t depth, gate_step
+        int padded
 
     ctypedef struct fl_step:
         ptrdiff_t units, count
@@ -48,6 +49,26 @@ cdef extern from "fastlstm/fastlstm.h":
         ptrdiff_t gates_rows
         int activation, recurrent_activation, rounding
         int descending
+
+    ctypedef struct fl_stream:
+        ptrdiff_t units, steps, features
+        const void *x_panel
+        const void *h_panel
+        const void *bias_panel
+        const void *x
+        const void *h
+        const void *c
+        void *h_out
+        void *c_out
+        void *y
+        void *gates
+        ptrdiff_t x_step, y_step
+        ptrdiff_t h_step, c_step
+        ptrdiff_t first
+        void *z
+        ptrdiff_t z_rows
+        int padded
+        int activation, recurrent_activation, rounding
 
     ctypedef struct fl_project:
         fl_layout layout
@@ -103,6 +124,7 @@ cdef extern from "fastlstm/fastlstm.h":
                      void *panel) noexcept nogil
         void (*project)(const fl_project *) noexcept nogil
         void (*step)(const fl_step *) noexcept nogil
+        void (*stream)(const fl_stream *) noexcept nogil
         void (*cell_rows)(const fl_step *) noexcept nogil
         void (*step_back)(const fl_step_back *) noexcept nogil
         void (*outer)(const fl_outer *) noexcept nogil
@@ -137,6 +159,7 @@ include "blas.pxi"
 include "sequence.pxi"
 include "states.pxi"
 include "lanes.pxi"
+include "stream.pxi"
 
 # ---- the instruction set, chosen once at import ---------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ cdef void start(GateWeights weights, Sequence *s, const Geometry *g, Path path) 
     s.kernels = weights.kernels
     s.F, s.K = weights.units, weights.taps
     s.S, s.stride, s.dilation, s.pad_left, s.padded_rows = g.rows, g.stride, g.dilation, g.pad_left, g.padded_rows
-    s.x_panel, s.h_panel, s.bias_panel = weights.x_panel, weights.h_panel, weights.bias_panel
+    s.x_panel, s.h_panel, s.bias_panel, s.padded = weights.x_panel, weights.h_panel, weights.bias_panel, weights.padded
     s.lane_weights, s.lane_bias = weights.lane_weights, weights.lane_bias
     s.kernel, s.recurrent_kernel = data(weights.kernel), data(weights.recurrent_kernel)
     s.bias = NULL if weights.bias is None else data(weights.bias)
@@ -47,7 +47,7 @@ cdef void start(GateWeights weights, Sequence *s, const Geometry *g, Path path) 
         path = PACKED  # BLAS counts in ints: a sample's stride would not fit
     s.path = weights.fused_path(s.N, s.T) if path == FUSED else path
     s.block = 1
-    if s.path == HOISTED or (s.path == BLAS and weights.kernel.ndim == 2):
+    if s.path == HOISTED or s.path == STREAM or (s.path == BLAS and weights.kernel.ndim == 2):
         s.block = max(1, min(s.T, PROJECTION_BYTES // (s.N * z_row(s) * real_size(s))))
 
 
@@ -67,6 +67,8 @@ cdef int execute(GateWeights weights, Sequence *s) except -1:
         mode = fl_flush_to_zero()
         if s.path == LANES:
             run_lanes(s)
+        elif s.path == STREAM:
+            run_stream(s)
         else:
             run(s)
         fl_restore_mode(mode)

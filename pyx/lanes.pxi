@@ -66,10 +66,3 @@ cdef void run_lanes(const Sequence *s) noexcept nogil:
     s.kernels.from_lanes(room.c, R, s.N, s.F, s.c, s.F)
     if not s.return_sequences:
         last_outputs(s)
-
-
-cdef Py_ssize_t workspace_size(const Sequence *s) noexcept nogil:
-    """Bytes that run() or run_lanes() needs in s.workspace."""
-    cdef Room room
-    cdef LaneRoom lane_room
-    return cut_lanes(s, NULL, &lane_room) if s.path == LANES else cut(s, NULL, &room)

@@ -7,7 +7,7 @@
 #   HOISTED   LSTM, few rows: x projected for a block of steps at once (fl_kernels.project), then as FUSED with h alone
 #   PACKED    pre-activations into z by fl_kernels.project, then fl_kernels.cell_rows: takes every activation
 #   BLAS      the same, with BLAS for both products (a product a tap for convolutions: no im2row)
-# and LANES (lanes.pxi, LSTM only), where the rows are transposed, has a loop of its own.
+# LANES (lanes.pxi), where the rows are transposed, and STREAM (stream.pxi), a single row, have loops of their own; LSTM only.
 #
 # Windows instead of im2col: in a channels-last buffer with its padding in place, the K*C values that feed output row m are one
 # run from m*stride*C on (dilation > 1: K runs of C). So x is read in place, or copied a step at a time where it needs padding or
@@ -20,6 +20,7 @@ cdef enum Path:
     PACKED = 2
     BLAS = 3
     LANES = 4
+    STREAM = 5
 
 
 cdef struct Sequence:
@@ -29,7 +30,7 @@ cdef struct Sequence:
     bint go_backwards, return_sequences, zero_output_for_mask, channels_first
     Py_ssize_t N, T, R, S, C, F, K, stride, dilation
     Py_ssize_t pad_left, padded_rows    # rows of zeros before a sample's R, rows with all padding
-    Py_ssize_t block                    # time steps whose x is projected at once (HOISTED, BLAS of an LSTM), else 1
+    Py_ssize_t block                    # time steps whose x is projected at once (HOISTED, STREAM, BLAS of an LSTM), else 1
     const char *x                       # [N,T,R,C], or [N,T,C,R] channels first
     const uint8_t *mask                 # [N,T] or NULL
     const char *h0                      # [N,S,F], or NULL for zeros
@@ -40,6 +41,7 @@ cdef struct Sequence:
     const void *x_panel                 # packed kernel, recurrent_kernel and bias: all paths but BLAS
     const void *h_panel
     const void *bias_panel
+    int padded                          # x_panel and h_panel are
     const char *lane_weights            # LANES
     const char *lane_bias
     const char *kernel                  # plain [K,C,4F], [K,F,4F], [4F] (or NULL): BLAS
@@ -91,7 +93,7 @@ cdef inline Py_ssize_t x_copies(const Sequence *s) noexcept nogil:
 cdef Py_ssize_t z_row(const Sequence *s) noexcept nogil:
     """Reals of one row of pre-activations: padded to whole blocks where the fused step reads it."""
     cdef Py_ssize_t W = s.kernels.lanes
-    return (s.F + W - 1) // W * W * 4 if s.path == HOISTED else 4 * s.F
+    return (s.F + W - 1) // W * W * 4 if s.path == HOISTED or s.path == STREAM else 4 * s.F
 
 
 cdef inline char *part(char *base, Py_ssize_t *at, Py_ssize_t size) noexcept nogil:
@@ -177,7 +179,7 @@ cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, P
         p.layout.columns, p.layout.gates = s.F, 1
         p.count, p.rows = steps * s.N, room.all_rows
         p.x.panel, p.x.base, p.x.offset = s.x_panel, s.x, room.projected_offset
-        p.x.groups, p.x.runs, p.x.length, p.x.depth = 1, 1, s.C, s.C
+        p.x.groups, p.x.runs, p.x.length, p.x.depth, p.x.padded = 1, 1, s.C, s.C, s.padded
         p.init, p.z, p.z_offset, p.padded = s.bias_panel, room.z, room.z_offset, 1
         s.kernels.project(&p)
         return
@@ -231,10 +233,10 @@ cdef void first_step(const Sequence *s, const Room *room, fl_step *st) noexcept 
     st.c, st.c_out = s.c, s.c
     st.gates_rows = s.N * s.S
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
-    st.h.panel, st.h.offset, st.h.depth = s.h_panel, room.h_window, s.K * s.F
+    st.h.panel, st.h.offset, st.h.depth, st.h.padded = s.h_panel, room.h_window, s.K * s.F, s.padded
     st.h.groups, st.h.runs, st.h.length = 1, 1, s.K * s.F
     if s.path == FUSED or s.path == PACKED:
-        st.x.panel, st.x.offset, st.x.depth, st.x.groups = s.x_panel, room.x_offset, s.K * s.C, 1
+        st.x.panel, st.x.offset, st.x.depth, st.x.groups, st.x.padded = s.x_panel, room.x_offset, s.K * s.C, 1, s.padded
         st.x.runs, st.x.length, st.x.step = s.K, s.C, s.dilation * s.C
         if s.dilation == 1:  # the taps are one run
             st.x.runs, st.x.length = 1, s.K * s.C

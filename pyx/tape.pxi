@@ -49,13 +49,13 @@ cdef class BackwardPanels:
 
     cdef Py_ssize_t size(self, GateWeights weights, matrix) except -1:
         cdef fl_layout layout
-        layout.columns, layout.gates = matrix.shape[1], 0
+        layout.columns, layout.gates, layout.padded = matrix.shape[1], 0, 0
         return padded(weights.kernels.panel_size(&layout, matrix.shape[0]) * (weights.kernels.bits // 8))
 
     cdef char *fill(self, GateWeights weights, cnp.ndarray matrix, Py_ssize_t *at) except NULL:
         cdef fl_layout layout
         cdef char *to = self.memory.start + at[0]
-        layout.columns, layout.gates = (<object> matrix).shape[1], 0
+        layout.columns, layout.gates, layout.padded = (<object> matrix).shape[1], 0, 0
         weights.kernels.pack(&layout, (<object> matrix).shape[0], data(matrix), layout.columns, to)
         at[0] += self.size(weights, matrix)
         return to

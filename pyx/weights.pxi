@@ -2,6 +2,11 @@
 
 # Up to this many rows x is projected ahead: the panel of `kernel` is then read once a block instead of once a step.
 cdef Py_ssize_t HOIST_ROWS = 3
+# Panels of 64-byte vectors between these sizes get a gap of a cache line behind each row of 256 bytes. They come from a second-level
+# cache, and rows 320 bytes apart come 1.2 times as fast as rows 256 bytes apart (docs/performance.md); beyond, the gaps cost more
+# cache than they gain.
+cdef Py_ssize_t PAD_FROM = 128 * 1024
+cdef Py_ssize_t PAD_TO = 640 * 1024
 # Up to this many times W units the weights are packed for rows in the lanes too.
 cdef Py_ssize_t LANE_UNITS = 2
 
@@ -23,6 +28,12 @@ cdef class Buffer:
         free(self.block)
 
 
+cdef bint gains_by_gaps(const fl_kernels *kernels, const fl_layout *layout, Py_ssize_t depth) noexcept:
+    """True where panels ``depth`` rows deep should be padded."""
+    cdef Py_ssize_t size = kernels.bits // 8
+    return kernels.lanes * size == 64 and PAD_FROM <= kernels.panel_size(layout, depth) * size <= PAD_TO
+
+
 cdef class GateWeights:
     """The weights of one layer: plain (BLAS) and packed into gate panels.
 
@@ -36,6 +47,7 @@ cdef class GateWeights:
     cdef char *x_panel
     cdef char *h_panel
     cdef char *bias_panel
+    cdef bint padded                    # x_panel and h_panel are
     cdef char *lane_weights             # NULL where rows in the lanes never win: convolutions, many units
     cdef char *lane_bias
     cdef list spare
@@ -64,10 +76,11 @@ cdef class GateWeights:
         cdef fl_layout layout
         cdef Py_ssize_t size = self.kernels.bits // 8, x_size, h_size, b_size, lane_size = 0, width = 4 * self.units
         cdef const void *bias = NULL if self.bias is None else data(self.bias)
-        layout.columns, layout.gates = self.units, 1
+        layout.columns, layout.gates, layout.padded = self.units, 1, 0
+        b_size = padded(self.kernels.panel_size(&layout, 1) * size)
+        layout.padded = self.padded = gains_by_gaps(self.kernels, &layout, self.taps * (self.channels + self.units))
         x_size = padded(self.kernels.panel_size(&layout, self.taps * self.channels) * size)
         h_size = padded(self.kernels.panel_size(&layout, self.taps * self.units) * size)
-        b_size = padded(self.kernels.panel_size(&layout, 1) * size)
         if for_lanes:
             lane_size = padded((self.channels + self.units) * width * size)
         self.panels = Buffer(x_size + h_size + b_size + lane_size + padded(width * size))
@@ -76,6 +89,7 @@ cdef class GateWeights:
         self.bias_panel = self.h_panel + h_size
         self.kernels.pack(&layout, self.taps * self.channels, data(self.kernel), width, self.x_panel)
         self.kernels.pack(&layout, self.taps * self.units, data(self.recurrent_kernel), width, self.h_panel)
+        layout.padded = 0
         if bias == NULL:
             memset(self.bias_panel, 0, b_size)
         else:
@@ -93,7 +107,9 @@ cdef class GateWeights:
         cdef Py_ssize_t panel_vectors = (self.units + W - 1) // W * batch, lane_vectors = (batch + W - 1) // W * self.units
         if self.lane_weights != NULL and 5 * lane_vectors <= 4 * panel_vectors:
             return LANES
-        return HOISTED if batch <= HOIST_ROWS and steps > 1 and self.kernel.ndim == 2 else FUSED
+        if self.kernel.ndim != 2 or batch > HOIST_ROWS:
+            return FUSED
+        return STREAM if batch == 1 else HOISTED if steps > 1 else FUSED
 
     def backward_panels(self, Py_ssize_t stride, bint gated_x, bint gated_h):
         """The transposed kernels for the backward pass (see BackwardPanels), made at the first need."""

@@ -36,6 +36,7 @@ KERNELS = {
 }
 # What takes those tiles: the forward step, a product, a weight gradient (gate_backward.h); a narrow product has vectors x rows.
 KINDS = ("step", "project", "outer")
+# A single row (single_row.h) takes those of one row, and one that fetches ahead; a product with a padded panel, functions of its own.
 NARROW = (*(f"1x{rows}" for rows in range(1, 9)), *(f"2x{rows}" for rows in range(1, 6)))
 # What makes the compiler take the processor for one with multiply-adds.
 MULTIPLY_ADD = ("-mfma",) if HERE == "x86" else ()
@@ -45,11 +46,21 @@ ESTIMATE = re.compile(r"v?rcp|v?rsqrt|frecp|frsqrt|urecpe|ursqrte")
 DIVISION = re.compile(r"v?div|fdiv")
 CALL = re.compile(r"call|blr?$")
 
+
+def tiles_of(isa, tiles):
+    """Pairs of a kind and its tiles."""
+    yield from ((kind, tiles) for kind in KINDS)
+    yield "row", [tile for tile in tiles if tile.endswith("x1")]
+    yield "narrow", NARROW
+    if isa == "avx512":
+        yield "padded", tiles
+
+
 CASES = [
     pytest.param(isa, bits, kind, tile, id=f"{isa}-f{bits}-{kind}_{tile}")
     for isa, (_, tiles, _, _) in KERNELS.items()
     for bits in (32, 64)
-    for kind, sizes in (*((kind, tiles) for kind in KINDS), ("narrow", NARROW))
+    for kind, sizes in tiles_of(isa, tiles)
     for tile in sizes
 ]
 
@@ -218,12 +229,23 @@ def test_a_tile_of_lanes_keeps_its_sums_in_registers(isa, bits):
     assert all(count % 4 == 0 for count in counts)
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_tile_that_fetches_ahead_keeps_its_sums_in_registers(bits):
+    """Vectors of 64 bytes only; the others never take it."""
+    isa = "avx512"
+    body = body_of(isa, f"fl_row_ahead_f{bits}_{isa}")
+    loops = multiply_loops(body)
+    assert loops
+    for loop in loops:
+        check_loop(loop, body, KERNELS[isa][3])
+
+
 @pytest.mark.parametrize("isa", KERNELS)
 def test_there_are_no_other_tiles(isa):
     family, tiles, _, _ = KERNELS[isa]
     matches = [re.fullmatch(rf"fl_([a-z]+)_(\dx\d)_f(32|64)_{isa}", name) for name in assembly(isa, family)]
     found = sorted(match.groups() for match in matches if match)
-    wanted = [(kind, tile) for kind in KINDS for tile in tiles] + [("narrow", tile) for tile in NARROW]
+    wanted = [(kind, tile) for kind, sizes in tiles_of(isa, tiles) for tile in sizes]
     assert found == sorted((kind, tile, bits) for kind, tile in wanted for bits in ("32", "64"))
 
 

@@ -4,7 +4,7 @@
  *   c' = f*c + i*g                h' = o*act(c')
  *
  * Written with real/vec, v_fma, v_tanh, v_sigmoid and FL(activate_vec) alone, so that one text serves every instruction set, both dtypes
- * and one-lane compilers. Includes nothing. Called by gate_panel.h (pre-activations in registers) and by its general path (in rows).
+ * and one-lane compilers. Includes nothing. Called by gate_panel.h, single_row.h (pre-activations in registers) and gate_project.h (in rows).
  */
 
 /* FL_CELL_TANH_SIGMOID: both activations inlined. FL_CELL_ANY: one switch per activation. */

@@ -51,15 +51,16 @@ enum fl_rounding { FL_ROUND_NONE = 0, FL_ROUND_FLOAT16, FL_ROUND_BFLOAT16 };
  */
 
 /* Column order of a packed matrix. gates = 1: [P,4U] with columns = U, block b holds units b*W… of all four gates.
-   gates = 0: [P,n] with columns = n, block b holds columns 4*b*W…. */
+   gates = 0: [P,n] with columns = n, block b holds columns 4*b*W….
+   padded = 1 (vectors of 64 bytes only): 64 bytes are left free behind each row of a block, which some processors fetch faster. */
 typedef struct {
   ptrdiff_t columns;
-  int gates;
+  int gates, padded;
 } fl_layout;
 
 /* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the
    runs of a group begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
-   first groups*runs*length. NULL: the term is absent. gate_step: for step_gated, where the next gate's copy of the rows begins. */
+   first groups*runs*length; padded: its layout's, with one group only. NULL: the term is absent. gate_step: for step_gated, where the next gate's copy of the rows begins. */
 typedef struct {
   const void *panel;
   const void *base;
@@ -67,6 +68,7 @@ typedef struct {
   ptrdiff_t runs, length, step;
   ptrdiff_t groups, group_step;
   ptrdiff_t depth, gate_step;
+  int padded;
 } fl_product;
 
 /* One time step of `count` rows, whose numbers stand in rows[count]; offsets are indexed by row number. */
@@ -89,7 +91,25 @@ typedef struct {
   int descending; /* take the blocks from the last to the first */
 } fl_step;
 
-/* z rows of `count` rows: init (bias panel) + x + h (either may be absent). padded = 1: z row is [blocks][4][W]; 0: columns of the unpacked matrix. */
+/* `steps` consecutive time steps of one row. A step reads what the one before wrote; the pointers are those of the first one, the
+   *_step say how far on the next one's are. */
+typedef struct {
+  ptrdiff_t units, steps, features;
+  const void *x_panel, *h_panel, *bias_panel;
+  const void *x, *h, *c;
+  void *h_out, *c_out; /* h_out must not be h; c_out may be c */
+  void *y;             /* a second place for h, or NULL */
+  void *gates;         /* as in fl_step, gates_rows = 1; or NULL */
+  ptrdiff_t x_step, y_step;
+  ptrdiff_t h_step, c_step; /* of h_out and c_out; 0: the next step writes where this one read */
+  ptrdiff_t first;          /* number of the first step: even and odd ones take the blocks in turned order */
+  void *z;                  /* workspace: z_rows padded z rows */
+  ptrdiff_t z_rows;         /* at least 1 */
+  int padded;               /* x_panel and h_panel are */
+  int activation, recurrent_activation, rounding;
+} fl_stream;
+
+/* z rows of `count` rows: init (bias panel) + x + h (either may be absent; both padded or neither). padded = 1: z row is [blocks][4][W]; 0: columns of the unpacked matrix. */
 typedef struct {
   fl_layout layout;
   ptrdiff_t count;
@@ -149,6 +169,7 @@ typedef struct {
   void (*pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel);
   void (*project)(const fl_project *);
   void (*step)(const fl_step *);
+  void (*stream)(const fl_stream *);
   void (*cell_rows)(const fl_step *);
   void (*step_back)(const fl_step_back *);
   void (*outer)(const fl_outer *);

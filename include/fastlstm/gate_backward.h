@@ -2,7 +2,7 @@
  *
  * step_back() turns the cotangents of h and c behind a step into those of the four pre-activations and writes them as a panel,
  * [blocks][depth][4][W], depth = the rows of a block of time steps. That one layout serves all products that follow: with the
- * transposed kernels by project() of gate_panel.h (a row of dz is a run of 4W in each block), and as the packed matrix itself by
+ * transposed kernels by project() of gate_project.h (a row of dz is a run of 4W in each block), and as the packed matrix itself by
  * outer() for the weight gradients. Padded lanes are stored as 0.
  */
 
@@ -36,7 +36,7 @@ FL_STATIC void FL(step_back)(const fl_step_back *s) {
 /* z of B blocks and M rows from row `first` on: a sum of its own, added to z at the end, so that rounding errors grow with the depth
  * of a call and the number of calls, not with their product. The M values of a turn are neighbours: one pointer serves them all. */
 FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, ptrdiff_t block) {
-  const fl_layout layout = {s->units, 1};
+  const fl_layout layout = {s->units, 1, 0};
   const ptrdiff_t stride = s->panel_depth * 4 * FL_W, pitch = s->pitch;
   const real *a = (const real *)s->columns + first, *w = (const real *)s->panel + block * stride, *end = w + s->depth * 4 * FL_W;
   real *z = (real *)s->z + first * 4 * s->units;
@@ -88,7 +88,7 @@ FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, 
 FL_FOR_TILES(FL_OUTER_TILE)
 
 FL_STATIC void FL(outer)(const fl_outer *s) {
-  const fl_layout layout = {s->units, 1};
+  const fl_layout layout = {s->units, 1, 0};
   const ptrdiff_t blocks = FL(blocks)(&layout);
   for (ptrdiff_t block = 0; block < blocks;) {
     const int B = FL(blocks_at_once)(s->count, blocks - block);
@@ -103,7 +103,7 @@ FL_STATIC void FL(outer)(const fl_outer *s) {
 
 /* sums [4U] += the rows of a panel [blocks][depth][4][W]: the gradient of the bias. */
 FL_STATIC void FL(sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) {
-  const fl_layout layout = {units, 1};
+  const fl_layout layout = {units, 1, 0};
   const real *row = (const real *)panel;
   for (ptrdiff_t block = 0; block < FL(blocks)(&layout); block++) {
     vec sum[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};

@@ -16,13 +16,13 @@
 
 /* acc += one product with a row a gate; the part may have one row for all (gate_step 0). M is a constant. */
 FL_INLINE void FL(add_gated)(int M, const fl_product *part, const ptrdiff_t *rows, ptrdiff_t block, vec acc[][FL_TILE_ROWS][4]) {
-  const real *w = (const real *)part->panel + block * part->depth * 4 * FL_W;
-  const ptrdiff_t gate = part->gate_step;
+  const ptrdiff_t gate = part->gate_step, pitch = FL(pitch)(4, part->padded);
+  const real *w = (const real *)part->panel + block * part->depth * pitch;
   for (ptrdiff_t run = 0; run < part->runs; run++) {
     const real *row[FL_GATED_ROWS];
     FL_UNROLL
     for (int m = 0; m < M; m++) row[m] = (const real *)part->base + part->offset[rows[m]] + run * part->step;
-    for (ptrdiff_t p = 0; p < part->length; p++, w += 4 * FL_W) {
+    for (ptrdiff_t p = 0; p < part->length; p++, w += pitch) {
       FL_UNROLL
       for (int g = 0; g < 4; g++) {
         const vec wg = v_load(w + g * FL_W);
@@ -63,7 +63,7 @@ FL_STATIC void FL(step_gated)(const fl_step *s) {
 }
 
 FL_INLINE void FL(outer_gated_tile)(int M, const fl_outer *s, ptrdiff_t first, ptrdiff_t block) {
-  const fl_layout layout = {s->units, 1};
+  const fl_layout layout = {s->units, 1, 0};
   const ptrdiff_t pitch = s->pitch, gate = s->gate_step;
   const real *a = (const real *)s->columns + first, *w = (const real *)s->panel + block * s->panel_depth * 4 * FL_W;
   const real *end = w + s->depth * 4 * FL_W;

@@ -26,6 +26,10 @@
 #define FL_TILE_BLOCKS 1
 #endif
 
+/* The gap behind each row of a padded panel, reals. */
+#undef FL_PAD
+#define FL_PAD (FL_VECTOR_BYTES == 64 ? 64 / (FL_BITS / 8) : 0)
+
 /* ---- layout --------------------------------------------------------------------------------------------------------- */
 /* Vectors of a block: 4, or fewer where a plain matrix has no more columns. */
 FL_INLINE int FL(vectors)(const fl_layout *layout) {
@@ -46,37 +50,42 @@ FL_INLINE ptrdiff_t FL(blocks)(const fl_layout *layout) {
   return (layout->columns + wide - 1) / wide;
 }
 
+/* From one row of a block to the next, reals. */
+FL_INLINE ptrdiff_t FL(pitch)(int vectors, int padded) { return vectors * FL_W + (padded ? FL_PAD : 0); }
+
 /* Number of reals that pack() writes for a matrix of `depth` rows. */
 FL_STATIC ptrdiff_t FL(panel_size)(const fl_layout *layout, ptrdiff_t depth) {
-  return FL(blocks)(layout) * depth * FL(vectors)(layout) * FL_W;
+  return FL(blocks)(layout) * depth * FL(pitch)(FL(vectors)(layout), layout->padded);
 }
 
-/* Packs matrix [depth, all columns] (row stride `stride` reals) into panel [blocks][depth][vectors][W]. */
+/* Packs matrix [depth, all columns] (row stride `stride` reals) into panel [blocks][depth][vectors][W], each row of a block padded. */
 FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel) {
   real *out = (real *)panel;
   const int vectors = FL(vectors)(layout);
   for (ptrdiff_t block = 0; block < FL(blocks)(layout); block++)
-    for (ptrdiff_t p = 0; p < depth; p++)
+    for (ptrdiff_t p = 0; p < depth; p++) {
       for (int gate = 0; gate < vectors; gate++, out += FL_W) {
         const ptrdiff_t n = FL(lanes)(layout, block, gate);
         const real *from = (const real *)matrix + p * stride + (n ? FL(column)(layout, block, gate) : 0);
         for (ptrdiff_t k = 0; k < FL_W; k++) out[k] = k < n ? from[k] : 0;
       }
+      for (ptrdiff_t k = FL(pitch)(vectors, layout->padded) - vectors * FL_W; k > 0; k--) *out++ = 0;
+    }
 }
 
 /* ---- the micro-kernel ----------------------------------------------------------------------------------------------- */
-/* acc[b][m][g] += row[m] * panel of block b; B blocks of `panel_stride` reals, M rows, V vectors, `depth` values a row. B, M and V are
- * constants. */
+/* acc[b][m][g] += row[m] * panel of block b; B blocks of `panel_stride` reals, whose rows begin `pitch` apart, M rows, V vectors, `depth`
+ * values a row. B, M, V and pitch are constants. */
 FL_INLINE void FL(multiply)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], const real *const row[], const real *panel,
-                            ptrdiff_t panel_stride, ptrdiff_t depth) {
+                            ptrdiff_t panel_stride, ptrdiff_t pitch, ptrdiff_t depth) {
   /* Counted up to 0 from the ends of the rows, which leaves no limit to be kept in a register: five rows have none to spare. */
-  const real *end[FL_TILE_ROWS], *panel_end = panel + depth * V * FL_W;
+  const real *end[FL_TILE_ROWS], *panel_end = panel + depth * pitch;
   FL_UNROLL
   for (int m = 0; m < M; m++) end[m] = row[m] + depth;
   for (ptrdiff_t p = -depth; p != 0; p++) {
     FL_UNROLL
     for (int b = 0; b < B; b++) {
-      const real *w = panel_end + b * panel_stride + p * V * FL_W;
+      const real *w = panel_end + b * panel_stride + p * pitch;
 #if FL_WIDE_ROWS > 3
       vec wg[4];
       FL_UNROLL
@@ -128,20 +137,27 @@ FL_INLINE void FL(load_panel)(int B, int M, int V, const void *init, const ptrdi
   }
 }
 
-/* acc += one product. B, M and V are constants. */
-FL_INLINE void FL(add_product)(int B, int M, int V, const fl_product *part, const ptrdiff_t *rows, ptrdiff_t block,
-                               vec acc[][FL_TILE_ROWS][4]) {
-  if (part->panel == NULL) return;
+/* acc += one product. B, M, V and padded are constants. */
+FL_INLINE void FL(add_runs)(int B, int M, int V, int padded, const fl_product *part, const ptrdiff_t *rows, ptrdiff_t block,
+                            vec acc[][FL_TILE_ROWS][4]) {
   const real *pointer[FL_TILE_ROWS];
-  const ptrdiff_t stride = part->depth * V * FL_W;
+  const ptrdiff_t pitch = FL(pitch)(V, padded), stride = part->depth * pitch, groups = padded ? 1 : part->groups;
   const real *panel = (const real *)part->panel + block * stride;
-  for (ptrdiff_t group = 0; group < part->groups; group++)
-    for (ptrdiff_t run = 0; run < part->runs; run++, panel += part->length * V * FL_W) {
+  for (ptrdiff_t group = 0; group < groups; group++)
+    for (ptrdiff_t run = 0; run < part->runs; run++, panel += part->length * pitch) {
       const real *base = (const real *)part->base + group * part->group_step + run * part->step;
       FL_UNROLL
       for (int m = 0; m < M; m++) pointer[m] = base + part->offset[rows[m]];
-      FL(multiply)(B, M, V, acc, pointer, panel, stride, part->length);
+      FL(multiply)(B, M, V, acc, pointer, panel, stride, pitch, part->length);
     }
+}
+FL_INLINE void FL(add_product)(int B, int M, int V, const fl_product *part, const ptrdiff_t *rows, ptrdiff_t block,
+                               vec acc[][FL_TILE_ROWS][4]) {
+  if (part->panel == NULL) return;
+  if (FL_PAD && V == 4 && part->padded)
+    FL(add_runs)(B, M, V, 1, part, rows, block, acc);
+  else
+    FL(add_runs)(B, M, V, 0, part, rows, block, acc);
 }
 
 /* z = acc, so that what follows may index it freely without pulling the accumulators out of their registers. */
@@ -243,131 +259,5 @@ FL_STATIC void FL(step)(const fl_step *s) {
       first += M;
     }
     done += B;
-  }
-}
-
-/* ---- projection: z = init + x @ panel + h @ panel ---------------------------------------------------------------------------- */
-FL_INLINE void FL(store_z)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block,
-                           vec z[][FL_TILE_ROWS][4]) {
-  for (int b = 0; b < B; b++)
-    for (int m = 0; m < M; m++) {
-      real *row = (real *)s->z + s->z_offset[rows[m]];
-      for (int g = 0; g < V; g++) {
-        if (s->padded) {
-          v_store(row + (4 * (block + b) + g) * FL_W, z[b][m][g]);
-          continue;
-        }
-        const ptrdiff_t n = FL(lanes)(&s->layout, block + b, g);
-        real *to = row + FL(column)(&s->layout, block + b, g);
-        if (n == FL_W)
-          v_store(to, z[b][m][g]);
-        else if (n > 0)
-          v_store_n(to, z[b][m][g], n);
-      }
-    }
-}
-
-FL_INLINE void FL(project_tile)(int B, int M, int V, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) {
-  vec acc[FL_TILE_BLOCKS][FL_TILE_ROWS][4], z[FL_TILE_BLOCKS][FL_TILE_ROWS][4];
-  FL(load_panel)(B, M, V, s->init, NULL, rows, block, acc);
-  FL(add_product)(B, M, V, &s->x, rows, block, acc);
-  FL(add_product)(B, M, V, &s->h, rows, block, acc);
-  FL(spill)(B, M, V, acc, z);
-  FL(store_z)(B, M, V, s, rows, block, z);
-}
-
-#define FL_PROJECT_TILE(B, M)                                                                         \
-  FL_STATIC void FL(project_##B##x##M)(const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) { \
-    FL(project_tile)(B, M, 4, s, rows, block);                                                        \
-  }
-#define FL_PROJECT_CASE(B, M)              \
-  case 16 * B + M:                         \
-    FL(project_##B##x##M)(s, rows, block); \
-    break;
-FL_FOR_TILES(FL_PROJECT_TILE)
-
-/* Narrow matrices: one block of V < 4 vectors, so more rows fit. */
-#undef FL_FOR_NARROW
-#define FL_FOR_NARROW(make)                                                                                                \
-  make(1, 1) make(1, 2) make(1, 3) make(1, 4) make(1, 5) make(1, 6) make(1, 7) make(1, 8) make(2, 1) make(2, 2) make(2, 3) \
-      make(2, 4) make(2, 5)
-#define FL_NARROW_TILE(V, M) \
-  FL_STATIC void FL(narrow_##V##x##M)(const fl_project *s, const ptrdiff_t *rows) { FL(project_tile)(1, M, V, s, rows, 0); }
-#define FL_NARROW_CASE(V, M)       \
-  case 16 * V + M:                 \
-    FL(narrow_##V##x##M)(s, rows); \
-    break;
-FL_FOR_NARROW(FL_NARROW_TILE)
-
-FL_STATIC void FL(project_narrow)(const fl_project *s, int V) {
-  for (ptrdiff_t first = 0; first < s->count;) {
-    const ptrdiff_t *rows = s->rows + first;
-    const int M = FL(rows_at_once)(s->count - first, V == 1 ? 8 : 5);
-    switch (16 * V + M) { FL_FOR_NARROW(FL_NARROW_CASE) }
-    first += M;
-  }
-}
-
-/* z rows of s->count rows: init + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
-FL_STATIC void FL(project)(const fl_project *s) {
-  const ptrdiff_t blocks = FL(blocks)(&s->layout);
-  if (FL(vectors)(&s->layout) < 4) {
-    FL(project_narrow)(s, FL(vectors)(&s->layout));
-    return;
-  }
-  for (ptrdiff_t block = 0; block < blocks;) {
-    const int B = FL(blocks_at_once)(s->count, blocks - block);
-    for (ptrdiff_t first = 0; first < s->count;) {
-      const ptrdiff_t *rows = s->rows + first;
-      const int M = FL(rows_at_once)(s->count - first, FL_WIDE_ROWS);
-      switch (16 * B + M) { FL_FOR_TILES(FL_PROJECT_CASE) }
-      first += M;
-    }
-    block += B;
-  }
-}
-
-/* ---- the general path's cell: pre-activations in rows [4U] ---------------------------------------------------------- */
-/* Overwrites the z rows. Takes every activation, those over a row (softmax …) too. */
-FL_STATIC void FL(cell_rows)(const fl_step *s) {
-  const ptrdiff_t U = s->units;
-  const int fast = s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID;
-  const int over_row = s->activation >= FL_ACT_ELEMENTWISE || s->recurrent_activation >= FL_ACT_ELEMENTWISE;
-  for (ptrdiff_t k = 0; k < s->count; k++) {
-    const ptrdiff_t row = s->rows[k];
-    real *z = (real *)s->init + s->init_offset[row];
-    const real *c = (const real *)s->c + s->c_offset[row];
-    real *c_out = (real *)s->c_out + s->c_offset[row], *h = (real *)s->h_out + s->h_offset[row],
-         *y = s->y ? (real *)s->y + s->y_offset[row] : NULL;
-    if (over_row) {
-      FL(activate_row)(s->recurrent_activation, z, U);
-      FL(activate_row)(s->recurrent_activation, z + U, U);
-      FL(activate_row)(s->activation, z + 2 * U, U);
-      FL(activate_row)(s->recurrent_activation, z + 3 * U, U);
-      for (ptrdiff_t u = 0; u < U; u += FL_W) {
-        const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
-        const vec new_c = v_fma(v_load_n(z + U + u, n), v_load_n(c + u, n), v_load_n(z + u, n) * v_load_n(z + 2 * U + u, n));
-        const vec rounded = FL(round_storage)(s->rounding, new_c);
-        v_store_n(c_out + u, rounded, n);
-        v_store_n(z + u, rounded, n);
-      }
-      FL(activate_row)(s->activation, z, U);
-      for (ptrdiff_t u = 0; u < U; u += FL_W) {
-        const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
-        v_store_n(h + u, FL(round_storage)(s->rounding, v_load_n(z + 3 * U + u, n) * v_load_n(z + u, n)), n);
-      }
-    } else {
-      for (ptrdiff_t u = 0; u < U; u += FL_W) {
-        const ptrdiff_t n = U - u < FL_W ? U - u : FL_W;
-        vec gates[4] = {v_load_n(z + u, n), v_load_n(z + U + u, n), v_load_n(z + 2 * U + u, n), v_load_n(z + 3 * U + u, n)};
-        vec new_h, new_c = v_load_n(c + u, n);
-        FL(cell)(fast ? FL_CELL_TANH_SIGMOID : FL_CELL_ANY, s->activation, s->recurrent_activation, s->rounding, gates, &new_c,
-                 &new_h);
-        if (s->gates) FL(record)(s, row, u, n, gates);
-        v_store_n(c_out + u, new_c, n);
-        v_store_n(h + u, new_h, n);
-      }
-    }
-    if (y) memcpy(y, h, (size_t)U * sizeof(real));
   }
 }

@@ -68,6 +68,14 @@ typedef real vec __attribute__((vector_size(FL_VECTOR_BYTES)));
 typedef ireal ivec __attribute__((vector_size(FL_VECTOR_BYTES)));
 #endif
 
+/* Asks for the cache line at p; nothing else. */
+#undef FL_PREFETCH
+#if defined(__GNUC__) || defined(__clang__)
+#define FL_PREFETCH(p) __builtin_prefetch(p)
+#else
+#define FL_PREFETCH(p) ((void)(p))
+#endif
+
 /* ---- what every instruction set shares ------------------------------------------------------------------------------ */
 FL_INLINE ivec v_bits(vec a) {
   ivec i;

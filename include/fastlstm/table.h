@@ -42,6 +42,7 @@ const fl_kernels FL(kernels) = {
     .pack = FL(pack),
     .project = FL(project),
     .step = FL(step),
+    .stream = FL(stream),
     .cell_rows = FL(cell_rows),
     .step_back = FL(step_back),
     .outer = FL(outer),

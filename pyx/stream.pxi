@@ -1,0 +1,97 @@
+# stream.pxi: the time loop of a single row, a stream (include/fastlstm/single_row.h): one call of the kernel for each stretch of
+# steps without a masked one. Same arguments, results and bits as sequence.pxi's FUSED path.
+#
+# h is written where it will be wanted: into the outputs with return_sequences, into the tape in training, else into two
+# buffers in turn; the next step reads it there.
+
+
+cdef struct StreamRoom:
+    # The workspace of STREAM.
+    char *h[2]                          # [F] the first state, and the buffers in turn
+    char *z                             # [block,z_row]
+
+
+cdef Py_ssize_t cut_stream(const Sequence *s, char *base, StreamRoom *room) noexcept nogil:
+    """As ``cut``, for STREAM."""
+    cdef Py_ssize_t at = 0, k
+    for k in range(2):
+        room.h[k] = part(base, &at, s.F * real_size(s))
+    room.z = part(base, &at, s.block * z_row(s) * real_size(s))
+    return at
+
+
+cdef inline bint is_masked(const Sequence *s, Py_ssize_t step) noexcept nogil:
+    return s.mask != NULL and not s.mask[time_of(s, step)]
+
+
+cdef void run_stream(const Sequence *s) noexcept nogil:
+    """All T steps of the path STREAM (N = 1, an LSTM); see run()."""
+    cdef StreamRoom room
+    cdef Py_ssize_t step = 0, steps, row = s.F * real_size(s)
+    cdef char *h
+    cdef char *c = s.c if s.tape_c == NULL else s.tape_c
+    cdef fl_stream st
+    cut_stream(s, s.workspace, &room)
+    h = room.h[0] if s.tape_h == NULL else s.tape_h
+    copy_state(s.h0, h, row)
+    copy_state(s.c0, c, row)
+    memset(&st, 0, sizeof(st))
+    st.units, st.features, st.z, st.z_rows = s.F, s.C, room.z, s.block
+    st.x_panel, st.h_panel, st.bias_panel, st.padded = s.x_panel, s.h_panel, s.bias_panel, s.padded
+    st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
+    st.x_step = -s.C if s.go_backwards else s.C
+    while step < s.T:
+        if is_masked(s, step):
+            if s.return_sequences:
+                masked_outputs(s, step)
+            if s.tape_h != NULL:
+                memcpy(h + row, h, row)
+                memcpy(c + row, c, row)
+                h, c = h + row, c + row
+            step += 1
+            continue
+        steps = 1
+        while step + steps < s.T and not is_masked(s, step + steps):
+            steps += 1
+        st.first, st.steps = step, steps
+        st.x, st.h, st.c = s.x + time_of(s, step) * s.C * real_size(s), h, c
+        if s.tape_h != NULL:
+            st.h_out, st.c_out, st.h_step, st.c_step = h + row, c + row, s.F, s.F
+            st.gates = s.tape_gates + step * 4 * row
+            if s.return_sequences:
+                st.y, st.y_step = s.y + step * row, s.F
+            h, c = h + steps * row, c + steps * row
+        elif s.return_sequences:
+            st.h_out, st.h_step, st.c_out = s.y + step * row, s.F, c
+            h = s.y + (step + steps - 1) * row
+        else:
+            st.h_out, st.c_out = room.h[0] if h == room.h[1] else room.h[1], c
+            if steps & 1:
+                h = <char *> st.h_out
+        s.kernels.stream(&st)
+        step += steps
+    memcpy(s.h, h, row)
+    if c != s.c:
+        memcpy(s.c, c, row)
+    if not s.return_sequences:
+        last_outputs(s)
+
+
+cdef inline void copy_state(const char *start, char *to, Py_ssize_t size) noexcept nogil:
+    """to = start (NULL: zeros)."""
+    if start == NULL:
+        memset(to, 0, size)
+    else:
+        memcpy(to, start, size)
+
+
+cdef Py_ssize_t workspace_size(const Sequence *s) noexcept nogil:
+    """Bytes that run(), run_lanes() or run_stream() needs in s.workspace."""
+    cdef Room room
+    cdef LaneRoom lane_room
+    cdef StreamRoom stream_room
+    if s.path == LANES:
+        return cut_lanes(s, NULL, &lane_room)
+    if s.path == STREAM:
+        return cut_stream(s, NULL, &stream_room)
+    return cut(s, NULL, &room)
