@@ -36,7 +36,7 @@ KERNELS = {
 }
 # What takes those tiles: the forward step, a product, a weight gradient (gate_backward.h); a narrow product has vectors x rows.
 KINDS = ("step", "project", "outer")
-# A single row (single_row.h) takes those of one row, and one that fetches ahead; a product with a padded panel, functions of its own.
+# A single row (single_row.h) takes those of one row, and one that fetches ahead; a padded panel has products of its own.
 NARROW = (*(f"1x{rows}" for rows in range(1, 9)), *(f"2x{rows}" for rows in range(1, 6)))
 # What makes the compiler take the processor for one with multiply-adds.
 MULTIPLY_ADD = ("-mfma",) if HERE == "x86" else ()
