@@ -17,7 +17,7 @@ import numpy as np
 
 from . import report, train_command
 from .io import read_keras_file
-from .io.data_file import READABLE, WRITABLE, DataFile, read_data, suffix_of, write_array
+from .io.data_file import READABLE, WRITABLE, DataFile, check_writable, read_data, suffix_of, write_array
 from .models import Sequential, load_model
 from .models.saving import build_model
 from .tables import printable, shape_text
@@ -121,7 +121,7 @@ def _one_line(error: BaseException) -> str:
 # -- commands -----------------------------------------------------------------------------------------------------------
 def _predict(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
-        suffix_of(arguments.output, WRITABLE, "the output")
+        check_writable(arguments.output)
     if arguments.timesteps is not None and suffix_of(arguments.input, READABLE, "the input") != ".csv":
         raise ValueError(f"{arguments.input}: --timesteps cuts the rows of a .csv; arrays have their own time axis")
     model = load_model(arguments.model)

@@ -126,6 +126,17 @@ def _truth(prediction: np.ndarray, data: DataFile) -> np.ndarray | None:
     return y[:, 0].astype(np.intp) if whole else None
 
 
+def _unusable(y: np.ndarray, prediction: np.ndarray) -> str:
+    """Why ``_truth`` makes nothing of the array y."""
+    if prediction.ndim != 2:
+        return f"the prediction has shape {shape_text(prediction.shape)}, y is compared with one row for each sequence only"
+    highest = max(prediction.shape[1] - 1, 1)
+    return (
+        f"expected y to hold {len(prediction)} class numbers in 0 ... {highest} (or one-hot rows); the file has shape "
+        f"{shape_text(y.shape)}, {y.dtype}" + (f", {y.min():g} ... {y.max():g}" if y.size and y.dtype.kind in "iuf" else "")
+    )
+
+
 def _decided(prediction: np.ndarray) -> np.ndarray:
     """Predicted class [N] of [N, K]: the largest, for K = 1 whether the output is above 0.5."""
     if prediction.shape[1] == 1:
@@ -169,12 +180,18 @@ def _class_table(prediction: np.ndarray, names: list[str], truth: np.ndarray | N
 
 
 def scores(prediction: np.ndarray, data: DataFile) -> list[tuple[str, str]]:
-    """Accuracy against ``y`` and largest difference from ``keras_prediction``, where the file has them."""
+    """Accuracy against ``y`` and largest difference from ``keras_prediction``, where the file has them, or why it cannot be."""
     lines = []
     truth = _truth(prediction, data)
     if truth is not None:
         hits = int((_decided(prediction) == truth).sum())
         lines.append(("accuracy", f"{hits / len(truth):.3f} ({hits:,} of {len(truth):,})"))
+    elif "y" in data.others and (data.others["y"].dtype.kind != "f" or "classes" in data.others):  # else a regression
+        lines.append(("accuracy", f"unknown: {_unusable(data.others['y'], prediction)}"))
+    names = data.others.get("classes")
+    if names is not None and class_names(data, prediction.shape[-1]) is None:
+        wanted = f"{prediction.shape[-1]} names, one for each output"
+        lines.append(("classes", f"not used: expected {wanted}; the file has shape {shape_text(names.shape)}, {names.dtype}"))
     stored = data.others.get("keras_prediction")
     if stored is not None and stored.shape == prediction.shape and stored.dtype.kind == "f":
         difference = float(np.abs(prediction.astype(np.float64) - stored).max(initial=0))

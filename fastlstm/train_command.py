@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import numpy as np
 from . import random as draws
 from . import report
 from .io import KerasFile, read_config_file, read_keras_file
-from .io.data_file import DataFile, read_data, suffix_of
+from .io.data_file import DataFile, check_writable, read_data, suffix_of
 from .models import Sequential
 from .models.saving import build_model, fresh_model
 from .tables import human_seconds
@@ -87,7 +86,7 @@ class _Task(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains and writes; errors as of ``cli.main``."""
-    _check_output(arguments.output)
+    check_writable(arguments.output, (".keras",))
     if arguments.seed is not None:
         random.seed(arguments.seed)
     data = _read(arguments.data)
@@ -109,19 +108,9 @@ def run(arguments: argparse.Namespace) -> None:
     _conclude(model, arguments, data, validation, time.monotonic() - start)
 
 
-def _check_output(path: str) -> None:
-    """ValueError, OSError now rather than after the training."""
-    suffix_of(path, (".keras", ".keras"), "the output")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise ValueError(f"{path}: there is no folder {folder}")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"{path}: the folder {folder} cannot be written to")
-
-
 def _read(path: str) -> DataFile:
     """A file with x and y of one length."""
-    if suffix_of(path, (".npz", ".npz"), "training data") and (data := read_data(path, "x")).others.get("y") is None:
+    if suffix_of(path, (".npz",), "training data") and (data := read_data(path, "x")).others.get("y") is None:
         raise ValueError(f"{path}: has no array 'y', which says what the model should answer")
     y = data.others["y"]
     if y.dtype.kind not in "fiub" or y.ndim == 0 or len(y) != len(data.x):

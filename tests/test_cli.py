@@ -266,7 +266,7 @@ def test_wrong_usage(capsys, arguments):
         (["predict", SPEAKERS, "nothing.npz"], "nothing.npz: No such file"),
         (["predict", SPEAKERS, SPEAKERS], "must end in .npy, .npz or .csv"),
         (["predict", SPEAKERS, RECORDINGS, "-o", "p.txt"], "p.txt: the output must end in .npy or .csv"),
-        (["predict", SPEAKERS, RECORDINGS, "-o", "no/such/folder/p.npy"], "no/such/folder/p.npy: No such file"),
+        (["predict", SPEAKERS, RECORDINGS, "-o", "no/such/folder/p.npy"], "no/such/folder/p.npy: there is no folder"),
         (["predict", SPEAKERS, RECORDINGS, "--timesteps", "29"], "--timesteps"),
         (["predict", SPEAKERS, RECORDINGS, "--key", "classes"], "'classes' must hold numbers"),
         (["predict", SPEAKERS, RECORDINGS, "--key", "y"], "cannot take this input"),

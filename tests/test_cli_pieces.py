@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastlstm import cli, report, tables
-from fastlstm.io.data_file import DataFile, read_data, write_array
+from fastlstm.io.data_file import DataFile, check_writable, read_data, write_array
 
 
 def table_of(rows, columns):
@@ -95,8 +95,53 @@ def test_scores():
     assert accuracy(many, np.eye(3)[[0, 1, 2, 0]]) == "1.000 (4 of 4)"
     assert accuracy(one, [0, 1, 1, 1]) == "0.750 (3 of 4)"
     assert accuracy(one, [0.0, 1.0, 0.0, 1.0]) == "1.000 (4 of 4)"
-    for y in ([0, 1, 2, 3], [0.5, 1, 1, 1], [0, 1], [-1, 0, 0, 0], ["a", "b", "c", "d"], [np.nan, 0, 0, 0], 3):
+    for y in ([0.5, 1, 1, 1], [np.nan, 0, 0, 0]):
         assert accuracy(many, y) is None
+    for y in ([0, 1, 2, 3], [0, 1], [-1, 0, 0, 0], ["a", "b", "c", "d"], 3):
+        assert accuracy(many, y).startswith(
+            "unknown: expected y to hold 4 class numbers in 0 ... 2 (or one-hot rows); the file has"
+        )
+    assert accuracy(many[:, None], [0, 1, 2, 0]).startswith("unknown: the prediction has shape (4, 1, 3)")
+
+
+def test_classes_that_do_not_fit_are_told():
+    prediction = np.eye(3, dtype=np.float32)
+    for names, told in ((["a", "b", "c"], False), (["a", "b"], True), ([0.5, 1.5, 2.5], True)):
+        lines = dict(report.scores(prediction, DataFile("f", "x", prediction, {"classes": np.asarray(names)}, False)))
+        assert ("classes" in lines) == told
+    assert lines["classes"] == "not used: expected 3 names, one for each output; the file has shape (3,), float64"
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_file_that_is_not_what_its_name_says(tmp_path, suffix):
+    path = tmp_path / f"x{suffix}"
+    for content in (b"", b"hello", b"\x80\x04\x95"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"x\{suffix}: is not a {suffix} file"):
+            read_data(str(path))
+
+
+def test_pickles_are_refused_without_advice_to_load_them(tmp_path):
+    np.save(tmp_path / "o.npy", np.array([1, "a"], object), allow_pickle=True)
+    np.savez(tmp_path / "o.npz", x=np.array([1, "a"], object))
+    for name in ("o.npy", "o.npz"):
+        with pytest.raises(ValueError, match=r"Python objects.*never loaded") as caught:
+            read_data(str(tmp_path / name))
+        assert "allow_pickle" not in str(caught.value)
+
+
+def test_output_is_checked_before_the_work(tmp_path):
+    check_writable(str(tmp_path / "p.npy"))
+    (tmp_path / "folder.npy").mkdir()
+    for name, words in (
+        ("p.txt", r"must end in .npy or .csv"),
+        ("no/p.npy", "there is no folder"),
+        ("folder.npy", "is a folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_writable(str(tmp_path / name))
+    with pytest.raises(ValueError, match=r"the output must end in .keras$"):
+        check_writable("m.npy", (".keras",))
 
 
 def test_tables():

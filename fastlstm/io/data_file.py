@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
 READABLE = (".npy", ".npz", ".csv")
 WRITABLE = (".npy", ".csv")
+_MAGIC = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 # The arrays of an .npz that are shown beside a prediction; no other is read, they may be large.
 BESIDE = ("y", "classes", "keras_prediction")
 
@@ -40,6 +41,8 @@ def _naming(path: str) -> Iterator[None]:
         raise ValueError(f"{path}: cannot read the file: {error}") from error
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "allow_pickle" in reason:
+            reason = "it holds Python objects (a pickle), which are never loaded from a file; expected numbers"
         raise ValueError(reason if reason.startswith(f"{path}: ") else f"{path}: cannot read the file: {reason}") from error
 
 
@@ -47,7 +50,7 @@ def suffix_of(path: str, known: Sequence[str], what: str) -> str:
     """The suffix of a path in lower case; ValueError unless it is one of ``known``."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in known:
-        raise ValueError(f"{path}: {what} must end in {', '.join(known[:-1])} or {known[-1]}")
+        raise ValueError(f"{path}: {what} must end in {', '.join(known[:-1])}{' or ' if known[1:] else ''}{known[-1]}")
     return suffix
 
 
@@ -65,11 +68,20 @@ def read_data(path: str, key: str | None = None) -> DataFile:
         if suffix == ".csv":
             return DataFile(path, "", _read_csv(path), {}, True)
         with open(path, "rb") as stream:
+            _check_magic(stream, path, suffix)
             loaded = np.load(stream, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
                 return DataFile(path, "", _numbers(loaded, path, "the array"), {}, False)
             with loaded:
                 return _from_npz(loaded, path, key)
+
+
+def _check_magic(stream: IO[bytes], path: str, suffix: str) -> None:
+    """ValueError unless the file begins as its suffix says: NumPy takes all else for a pickle, and says how to load it."""
+    expected = _MAGIC[suffix]
+    if stream.read(len(expected)) != expected:
+        raise ValueError(f"{path}: is not a {suffix} file, whatever its name says (it does not begin with {expected!r})")
+    stream.seek(0)
 
 
 def _from_npz(archive: np.lib.npyio.NpzFile, path: str, key: str | None) -> DataFile:
@@ -111,6 +123,18 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_writable(path: str, known: Sequence[str] = WRITABLE) -> None:
+    """ValueError for an output of another suffix or in a folder that takes none: said before the work, not after it."""
+    suffix_of(path, known, "the output")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(f"{path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{path}: the folder {folder} cannot be written to")
+    if os.path.isdir(path):
+        raise ValueError(f"{path}: is a folder, expected the name of a file")
 
 
 def write_array(path: str, array: np.ndarray, columns: Sequence[str] | None = None) -> None:
