@@ -6,7 +6,6 @@ dtype rules and their derivatives at the kinks stand in ``activation_formulas``.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,7 +46,7 @@ from .activation_formulas import (
     threshold,
 )
 from .numerics import as_real
-from .serialization import serialize_object
+from .serialization import function_name_dict, serialize_object
 
 swish, hard_swish = silu, hard_silu
 _ALIASES = {"swish": "silu", "hard_swish": "hard_silu"}
@@ -154,8 +153,9 @@ def serialize(activation: Any) -> Any:
     name = name_of(activation)
     if name is not None:
         return name
-    if isinstance(activation, types.FunctionType):
-        return {"module": "builtins", "class_name": "function", "config": activation.__name__, "registered_name": "function"}
+    named = function_name_dict(activation)
+    if named is not None:
+        return named
     if hasattr(activation, "get_config"):
         return serialize_object(activation, type(activation).__module__)
     raise TypeError(f"Cannot serialize the activation {activation!r}: it is neither a function nor has it a get_config() method")

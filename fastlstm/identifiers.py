@@ -6,11 +6,10 @@ One ``Family`` each in ``initializers``, ``regularizers`` and ``constraints``; t
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .serialization import deserialize_object, serialize_object, to_snake_case
+from .serialization import deserialize_object, function_name_dict, serialize_object, to_snake_case
 
 
 class Family:
@@ -72,10 +71,11 @@ class Family:
 
         TypeError for an object without ``get_config``.
         """
-        if isinstance(obj, types.FunctionType):
-            return {"module": "builtins", "class_name": "function", "config": obj.__name__, "registered_name": "function"}
         if obj is None:
             return None
+        named = function_name_dict(obj)
+        if named is not None:
+            return named
         if not hasattr(obj, "get_config"):
             raise TypeError(
                 f"Cannot serialize the {self.kind} {obj!r}: it is neither a function nor has it a get_config() method"

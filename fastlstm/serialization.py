@@ -25,6 +25,14 @@ def serialize_object(obj: Any, module: str) -> dict | None:
     return {"module": module, "class_name": type(obj).__name__, "config": obj.get_config(), "registered_name": None}
 
 
+def function_name_dict(function: Any) -> dict | None:
+    """The dict that Keras writes for a plain function: its name, never its code. None for what is no named function."""
+    name = getattr(function, "__name__", None)
+    if not callable(function) or not isinstance(name, str) or hasattr(function, "get_config"):
+        return None
+    return {"module": "builtins", "class_name": "function", "config": name, "registered_name": "function"}
+
+
 def deserialize_object(config: Any, table: Mapping[str, type], what: str) -> Any:
     """The object of a {"class_name", "config"} dict. ValueError for a malformed dict or a class name that ``table`` lacks."""
     if not isinstance(config, Mapping) or not isinstance(config.get("class_name"), str):

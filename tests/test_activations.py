@@ -1,5 +1,6 @@
 """Activations against Keras' golden values, float64 central differences, literal subgradients and ``math.erf``."""
 
+import functools
 import json
 import math
 import warnings
@@ -376,8 +377,10 @@ def test_serialize_and_back():
     assert activations.deserialize(written, custom_objects={"Scale": Scale}).factor == 3
     assert activations.deserialize({"class_name": "function", "config": "mine>cube"}, custom_objects={"cube": cube}) is cube
     assert "code" not in json.dumps(activations.serialize(lambda x: x))
+    written = activations.serialize(np.tanh)
+    assert written == {"module": "builtins", "class_name": "function", "config": "tanh", "registered_name": "function"}
     with pytest.raises(TypeError, match="get_config"):
-        activations.serialize(np.tanh)
+        activations.serialize(functools.partial(cube))
 
 
 def test_questions_about_an_activation():

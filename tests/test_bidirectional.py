@@ -320,3 +320,57 @@ def test_inputs_are_checked(x):
     layer(x)
     with pytest.raises(ValueError, match="axis 2"):
         layer(x[..., :2])
+
+
+def test_backward_layer_of_another_width(x):
+    other = LSTM(U + 1, go_backwards=True, return_sequences=True, return_state=True)
+    layer = Bidirectional(LSTM(U, return_sequences=True, return_state=True), backward_layer=other)
+    shapes = [y.shape for y in layer(x)]
+    assert shapes == [(N, T, 2 * U + 1), (N, U), (N, U), (N, U + 1), (N, U + 1)]
+    assert list(layer.compute_output_shape(x.shape)) == shapes
+    layer = Bidirectional(LSTM(U), merge_mode=None, backward_layer=LSTM(U + 1, go_backwards=True))
+    assert [y.shape for y in layer(x)] == list(layer.compute_output_shape(x.shape)) == [(N, U), (N, U + 1)]
+    for mode in ("sum", "mul", "ave"):
+        layer = Bidirectional(LSTM(U), merge_mode=mode, backward_layer=LSTM(U + 1, go_backwards=True))
+        with pytest.raises(ValueError, match=rf"cannot be merged.*\(3, 2\) and \(3, 3\), merge_mode='{mode}'"):
+            layer(x)
+
+
+class Half:
+    """An initializer of a caller's own, with a config that no table knows."""
+
+    def __call__(self, shape, dtype=None):
+        return np.full(shape, 0.5, dtype)
+
+    def get_config(self):
+        return {}
+
+
+def half(shape, dtype=None):
+    return np.full(shape, 0.5, dtype)
+
+
+@pytest.mark.parametrize("initializer", [Half(), half], ids=["object", "function"])
+def test_functions_of_the_callers_own_serve_both_directions(x, initializer):
+    def penalty(w):
+        return np.sum(w) * 2
+
+    layer = Bidirectional(
+        LSTM(U, activation=np.tanh, kernel_initializer=initializer, kernel_regularizer=penalty, bias_constraint=np.abs)
+    )
+    expected = Bidirectional(LSTM(U))
+    expected.build(x.shape)
+    layer.build(x.shape)
+    expected.set_weights(layer.get_weights())
+    np.testing.assert_allclose(layer(x), expected(x), atol=TOLERANCE)
+    assert [w[0, 0] for w in layer.get_weights()[::3]] == [0.5, 0.5]
+    assert layer.losses == [D * 4 * U, D * 4 * U]
+    assert layer.backward_layer.bias_constraint is np.abs
+
+
+def test_both_directions_draw_weights_of_their_own(x):
+    layer = Bidirectional(LSTM(U))
+    layer.build(x.shape)
+    weights = layer.get_weights()
+    assert (weights[0] != weights[3]).all()
+    assert (weights[1] != weights[4]).all()

@@ -1,5 +1,6 @@
 """Initializers against Keras' golden values and statistics; seeds, config and errors; the random number generators."""
 
+import functools
 import json
 import math
 import random as python_random
@@ -347,5 +348,6 @@ def test_a_callers_own():
     written = initializers.serialize(Twos())
     assert written == {"module": __name__, "class_name": "Twos", "config": {}, "registered_name": None}
     assert type(initializers.deserialize(written, custom_objects={"Twos": Twos})) is Twos
+    assert initializers.serialize(np.zeros)["config"] == "zeros"
     with pytest.raises(TypeError, match="get_config"):
-        initializers.serialize(np.zeros)
+        initializers.serialize(functools.partial(mine))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import cast
+from .. import initializers
+from ..arrays import cast, first_mask
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .wrapper import build_inner, inner_layer, serialize
@@ -104,6 +105,14 @@ class Bidirectional(Layer):
     reset_states = reset_state
 
     def _build(self, input_shape: Any) -> None:
+        if self.merge_mode is not None:
+            one, other = (self._shapes_of(layer, input_shape)[0] for layer in (self.forward_layer, self.backward_layer))
+            axis = -1 if self.merge_mode == "concat" else None
+            if one[:axis] != other[:axis]:
+                raise ValueError(
+                    f'The outputs of `layer` and `backward_layer` of layer "{self.name}" cannot be merged. '
+                    f"Received: shapes {one} and {other}, merge_mode={self.merge_mode!r}"
+                )
         build_inner(self, self.forward_layer, input_shape)
         build_inner(self, self.backward_layer, input_shape)
 
@@ -185,8 +194,7 @@ class Bidirectional(Layer):
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The time mask goes on with return_sequences; a list with None for each state where states are returned."""
-        if isinstance(mask, (list, tuple)):
-            mask = mask[0] if mask else None
+        mask = first_mask(mask)
         kept = mask if self.return_sequences else None
         masks = (kept, kept) if self.merge_mode is None else (kept,)
         if self.return_state:
@@ -195,12 +203,18 @@ class Bidirectional(Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shape of the output; a tuple of shapes where several arrays are returned."""
-        shape = self.forward_layer.compute_output_shape(input_shape)
-        output, states = (tuple(shape[0]), [tuple(s) for s in shape[1:]]) if self.return_state else (tuple(shape), [])
-        if self.merge_mode == "concat" and output[-1] is not None:
-            output = (*output[:-1], 2 * output[-1])
-        outputs = [output, output] if self.merge_mode is None else [output]
-        return (*outputs, *states, *states) if len(outputs) > 1 or states else output
+        y, states = self._shapes_of(self.forward_layer, input_shape)
+        y_rev, states_rev = self._shapes_of(self.backward_layer, input_shape)
+        merged = y
+        if self.merge_mode == "concat":
+            merged = (*y[:-1], None if y[-1] is None or y_rev[-1] is None else y[-1] + y_rev[-1])
+        outputs = [y, y_rev] if self.merge_mode is None else [merged]
+        return (*outputs, *states, *states_rev) if len(outputs) > 1 or states else merged
+
+    def _shapes_of(self, layer: Any, input_shape: Any) -> tuple[tuple, list[tuple]]:
+        """Shapes of one direction's output and states."""
+        shape = layer.compute_output_shape(input_shape)
+        return (tuple(shape[0]), [tuple(s) for s in shape[1:]]) if self.return_state else (tuple(shape), [])
 
     def get_config(self) -> dict:
         inner = {"layer": serialize(self.forward_layer), "backward_layer": serialize(self.backward_layer)}
@@ -226,8 +240,12 @@ def _check_recurrent(layer: Any, name: str) -> None:
 def _remake(layer: Any, prefix: str, **changes: Any) -> Any:
     """A fresh layer from the config of ``layer``, its name with ``prefix`` in front (once)."""
     config = {**layer.get_config(), **changes, "name": prefix + layer.name.removeprefix(prefix)}
-    for name in ("activation", "recurrent_activation"):
-        if name in config:  # the function itself: a caller's own has no name to be found by
+    for name in config:
+        # The objects themselves: a caller's own cannot be found by name. Known initializers are made anew: one instance draws
+        # the same numbers at every call.
+        if name.endswith(("activation", "_regularizer", "_constraint")) or (
+            name.endswith("_initializer") and not isinstance(getattr(layer, name), initializers.Initializer)
+        ):
             config[name] = getattr(layer, name)
     return type(layer).from_config(config)
 
