@@ -302,3 +302,31 @@ def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"fastlstm\[plot\]"):
         History().plot()
+
+
+def test_predict_calls_its_callbacks():
+    class Counting(Callback):
+        def __init__(self):
+            super().__init__()
+            self.events = []
+
+        def on_predict_begin(self, logs=None):
+            self.events.append(("begin", self.params["steps"]))
+
+        def on_predict_batch_begin(self, batch, logs=None):
+            self.events.append(("batch", batch))
+
+        def on_predict_batch_end(self, batch, logs=None):
+            self.events.append(("output", logs["outputs"].shape))
+
+        def on_predict_end(self, logs=None):
+            self.events.append(("end", None))
+
+    model = fastlstm.Sequential([fastlstm.Dense(2)])
+    counting = Counting()
+    model.predict(np.ones((5, 3), np.float32), batch_size=3, callbacks=[counting])
+    batches = [("batch", 0), ("output", (3, 2)), ("batch", 1), ("output", (2, 2))]
+    assert counting.events == [("begin", 2), *batches, ("end", None)]
+    assert counting.model is model
+    with pytest.raises(TypeError, match="callbacks"):
+        model.predict(np.ones((5, 3), np.float32), callbacks=[3])

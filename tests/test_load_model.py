@@ -287,3 +287,12 @@ def test_without_h5py(monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"pip install 'fastlstm\[keras\]'"):
         fastlstm.load_model(VALID)
+
+
+def test_arguments_have_the_names_of_keras():
+    path = DATA / "bidi_masking_stack.keras"
+    compiled = fastlstm.load_model(filepath=path, compile=True, safe_mode=True)
+    bare = fastlstm.load_model(path, compile=False)
+    assert not bare.compiled
+    for one, other in zip(compiled.get_weights(), bare.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -225,13 +225,13 @@ def test_predict_puts_batches_together(rng, batch_size):
 def test_predict_of_a_stateful_model_needs_whole_batches(rng):
     model = Sequential([InputLayer(batch_shape=(2, 3, 4)), LSTM(3, stateful=True), Dense(1)])
     x = rng.normal(size=(6, 3, 4)).astype(np.float32)
-    for arguments in ({"x": x}, {"x": x[:5], "batch_size": 2}, {"x": x, "batch_size": 3}, {"x": x[:1]}):
+    for arguments in ({"x": x, "batch_size": 32}, {"x": x[:5], "batch_size": 2}, {"x": x, "batch_size": 3}, {"x": x[:1]}):
         with pytest.raises(ValueError, match="stateful"):
             model.predict(**arguments)
     assert not model.layers[0].states[0].value.any()  # nothing ran
     y = model.predict(x, batch_size=2)
     model.layers[0].reset_state()
-    np.testing.assert_array_equal(model.predict(x, batch_size=None), y)
+    np.testing.assert_array_equal(model.predict(x), y)
     model.layers[0].reset_state()
     np.testing.assert_array_equal(np.concatenate([model(x[k : k + 2]) for k in (0, 2, 4)]), y)
 

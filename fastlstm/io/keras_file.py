@@ -76,7 +76,7 @@ def _opened(file: Any) -> Iterator[tuple[IO[bytes], str]]:
             raise TypeError(f"{name}: the file object must be opened in binary mode")
         yield io.BytesIO(data), name
     else:
-        raise TypeError(f"`path` must be a str, an os.PathLike or a binary file object. Received: {type(file).__name__}")
+        raise TypeError(f"`filepath` must be a str, an os.PathLike or a binary file object. Received: {type(file).__name__}")
 
 
 def _size(stream: IO[bytes]) -> int:

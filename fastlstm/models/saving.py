@@ -46,24 +46,25 @@ SPARE_WEIGHTS = 1_000_000
 _SEED_GROUPS = ("seed_generator", "_seed_generator")
 
 
-def load_model(path: str | os.PathLike | IO[bytes]) -> Sequential:
+def load_model(filepath: str | os.PathLike | IO[bytes], compile: bool = True, safe_mode: bool = True) -> Sequential:
     """The Sequential model of a ``.keras`` file, built and with its weights.
 
-    Args: ``path``, a str, an os.PathLike or a binary file object.
+    Args: ``filepath``: a str, an os.PathLike or a binary file object. ``compile``: the model is compiled as the file says, once
+    somebody trains it. ``safe_mode``: accepted; code in a file is never executed, whatever it says.
     Errors: OSError where the file cannot be opened; ValueError, naming the file and what is wrong, for a damaged file, a model
     that is not Sequential, layers that fastlstm does not know, and weights that do not fit; ImportError without h5py.
     """
     from ..io import read_keras_file  # zipfile and what it needs cost 10 ms, which only those pay who load a file
 
-    return build_model(read_keras_file(path))
+    return build_model(read_keras_file(filepath), compile)
 
 
-def build_model(file: KerasFile) -> Sequential:
-    """The model of a file that ``io.read_keras_file`` has read."""
+def build_model(file: KerasFile, compile: bool = True) -> Sequential:
+    """The model of a file that ``io.read_keras_file`` has read, compiled or not."""
     model = _build(file, fresh=False)
     _assign_weights(model, file.arrays, file.name)
     compile_config = file.config.get("compile_config")
-    if isinstance(compile_config, Mapping):
+    if compile and isinstance(compile_config, Mapping):
         model.set_compile_config(compile_config, file.name)
     return model
 

@@ -259,14 +259,19 @@ class Trainer(Layer):
         return Stream(ArrayBatches(batch, self._batch_size(batch_size, len(batch.x)), shuffle), steps)
 
     # -- prediction -----------------------------------------------------------------------------------------------
-    def predict(self, x: Any, batch_size: int | None = 32, verbose: Any = "auto", steps: int | None = None) -> Any:
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: Any = "auto", steps: int | None = None, callbacks: Any = None
+    ) -> Any:
         """The model's output for all samples of ``x`` [N,…], computed in batches and put together.
 
         Args: ``batch_size``: samples a batch; None: 32, or what a stateful model was built for. ``verbose``: 1 a progress bar, 0
         none, "auto" a bar if the work lasts longer than a second and stderr is a terminal. ``steps``: at most so many batches.
+        ``callbacks``: Callback objects, whose ``on_predict_…`` methods are called.
         ValueError for a batch size or steps below 1, and for a stateful model unless all batches are of the size it was
         built for (checked before anything runs).
         """
+        from .callback import CallbackList
+
         x = self._as_input(x, "x")
         if x.ndim == 0:
             raise ValueError("The argument `x` must have a batch axis. Received: a single number")
@@ -277,10 +282,15 @@ class Trainer(Layer):
         if batches == 0:
             return self(x)
         parts = []
+        listed = CallbackList(callbacks, self, {"verbose": verbose, "epochs": 1, "steps": batches})
         with Progress(batches, verbose) as progress:
+            listed.call("on_predict_begin", None)
             for k in range(batches):
+                listed.call("on_predict_batch_begin", k, None)
                 parts.append(self(x[k * size : (k + 1) * size]))
+                listed.call("on_predict_batch_end", k, {"outputs": parts[-1]})
                 progress.advance()
+            listed.call("on_predict_end", None)
         if isinstance(parts[0], tuple):
             return tuple(_joined(list(outputs)) for outputs in zip(*parts, strict=True))
         return _joined(parts)
