@@ -1,7 +1,7 @@
 """RecurrentSpec: one layer's parameters, checked, and all of its shape arithmetic.
 
-The only thing that the backends know of a layer. Letters as in the README: N batch, T time, D input features, U units.
-Made by ``layers.LSTM`` and ``layers.LSTMCell``; read by ``selector`` and ``backends``. Source: keras-spec sections 2 to 7.
+The only thing that the backends know of a layer. Letters: N batch, T time, D input features, U units; R rows in, S rows out,
+C channels, K kernel width. Made by the cells in ``layers``; read by ``selector`` and ``backends``. Source: keras-spec 2 to 7.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def weight_shapes(features: int, units: int) -> tuple[tuple[int, int], tuple[int
     return (features, 4 * units), (units, 4 * units), (4 * units,)
 
 
-def check_weight_sizes(shapes: Sequence[tuple[int, ...]], units: int, name: str = "units") -> None:
-    """ValueError where a weight would hold more numbers than ``MAX_NUMBERS``: BLAS counts in 32 bits."""
+def check_weight_sizes(shapes: Sequence[tuple[int, ...]], units: int, name: str) -> None:
+    """ValueError, naming the argument, where a weight would hold more numbers than ``MAX_NUMBERS``: BLAS counts in 32 bits."""
     for shape in shapes:
         if math.prod(shape) > MAX_NUMBERS:
             raise ValueError(

@@ -121,8 +121,27 @@ def test_other_integers_are_filters(filters, width):
 
 @pytest.mark.parametrize("filters", [10**6, 10**18])
 def test_absurd_filters_are_refused_before_memory_is_asked_for(filters):
-    with pytest.raises(ValueError, match="expected weights of at most 2147483647 numbers"):
+    with pytest.raises(ValueError, match="argument `filters`, expected weights of at most 2147483647 numbers"):
         built(filters, K)
+
+
+@pytest.mark.parametrize("name", ["kernel_size", "strides", "dilation_rate"])
+def test_sizes_beyond_what_the_kernels_count_are_refused(name):
+    for value in (2**31, 10**30):
+        with pytest.raises(ValueError, match=f"`{name}` argument must not be above 2147483647"):
+            ConvLSTM1D(**{"filters": F, "kernel_size": K, name: value})
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_padding_that_no_memory_holds_is_refused_at_build(data_format):
+    layer = ConvLSTM1D(F, K, dilation_rate=2**31 - 1, padding="same", data_format=data_format)
+    with pytest.raises(ValueError, match="`dilation_rate`=2147483647"):
+        layer.build((1, 2, R, C))
+
+
+def test_an_input_without_rows_is_refused_at_build():
+    with pytest.raises(ValueError, match="has no rows"):
+        ConvLSTM1D(F, K, padding="same")(np.ones((1, 2, 0, C), np.float32))
 
 
 # -- the convolution's arguments ------------------------------------------------------------------------------------------------

@@ -254,3 +254,12 @@ def test_bad_shapes():
         GlobalMaxPooling1D()(np.zeros((1, 0, 2), np.float32))
     with pytest.raises(ValueError, match="mask"):
         GlobalAveragePooling1D()(np.zeros((2, 5, 2), np.float32), mask=np.ones((2, 4), bool))
+
+
+@pytest.mark.parametrize(("kind", "reduce"), SLIDING, ids=["max", "mean"])
+@pytest.mark.parametrize("stride", [1, 2, 7])
+def test_window_far_wider_than_the_input(rng, kind, reduce, stride):
+    """Only places inside the input are looked at: the time does not grow with the window."""
+    x = rng.normal(size=(2, 5, 3)).astype(np.float32)
+    y = kind(2**31 - 1, strides=stride, padding="same")(x)
+    np.testing.assert_allclose(y, np.repeat(reduce(x, axis=1)[:, None], y.shape[1], axis=1), atol=1e-6)

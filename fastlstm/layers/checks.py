@@ -12,6 +12,7 @@ import numpy as np
 
 from .. import settings
 from ..arrays import cast, require_array
+from ..spec import MAX_NUMBERS
 
 
 def positive_int(value: Any, name: str) -> int:
@@ -28,7 +29,10 @@ def positive_int(value: Any, name: str) -> int:
 
 
 def int_tuple(value: Any, length: int, name: str, allow_zero: bool = False) -> tuple[int, ...]:
-    """``value``, one integer or ``length`` of them, as a tuple. ValueError for anything else, negative numbers, and zeros."""
+    """``value``, one integer or ``length`` of them, as a tuple. ValueError for anything else, negative numbers, and zeros.
+
+    The kernels count in machine integers: a number above ``MAX_NUMBERS`` is refused here, where its argument is known.
+    """
     try:
         numbers = tuple(value) if np.iterable(value) and not isinstance(value, (str, bytes)) else (value,) * length
         result = tuple(operator.index(number) for number in numbers)
@@ -39,6 +43,8 @@ def int_tuple(value: Any, length: int, name: str, allow_zero: bool = False) -> t
             f"The `{name}` argument must be an integer or a tuple of {length} integers {'>= 0' if allow_zero else '> 0'}. "
             f"Received: {name}={value!r}"
         )
+    if max(result) > MAX_NUMBERS:
+        raise ValueError(f"The `{name}` argument must not be above {MAX_NUMBERS}. Received: {name}={value!r}")
     return result
 
 

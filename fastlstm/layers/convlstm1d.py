@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..spec import ConvLSTM1DSpec, as_count, conv_rows
+from ..spec import MAX_NUMBERS, ConvLSTM1DSpec, as_count, conv_rows
 from .checks import data_format_of, int_tuple
 from .gated_cell import SHARED_ARGUMENTS, GatedCell, forward_to_cell, layer_config
 from .recurrent import RecurrentLayer, check_rank_of_shape
@@ -120,10 +120,22 @@ class ConvLSTM1DCell(GatedCell):
         filters = as_count(self.filters, "filters")
         if filters <= 0:
             raise ValueError(f"Received an invalid value for argument `filters`, expected a positive integer, got {filters}")
-        self.rows_out(rows)
+        self._check_rows(rows, channels)
         taps = self.kernel_size[0]
         self._add_weights(((taps, channels, 4 * filters), (taps, filters, 4 * filters), (4 * filters,)), filters)
         self.rows_in = rows
+
+    def _check_rows(self, rows: int, channels: int) -> None:
+        """ValueError where no row comes out, and where the padded rows of a sample would be absurdly many."""
+        geometry = conv_rows(rows, self.kernel_size[0], self.strides[0], self.dilation_rate[0], self.padding)
+        if geometry.rows_out < 1:
+            raise ValueError(f'The input of layer "{self.name}" has no rows')
+        if geometry.padded_rows * channels > MAX_NUMBERS:
+            raise ValueError(
+                f"Received invalid values for the arguments `kernel_size`={self.kernel_size[0]} and "
+                f"`dilation_rate`={self.dilation_rate[0]}: with padding {self.padding!r} {rows} rows would become "
+                f"{geometry.padded_rows}, and a sample more than {MAX_NUMBERS} numbers"
+            )
 
     def input_axes(self) -> dict[int, int]:
         rows, channels = self.rows_in, self.kernel.shape[1]

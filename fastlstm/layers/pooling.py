@@ -57,7 +57,8 @@ class _Pooling1D(Layer):
     def _taps(self, size: int) -> Iterator[tuple[slice, slice]]:
         """For every place in a window: the windows that have a step there, and those steps."""
         number, stride, left = self._geometry(size)
-        for offset in range(-left, self.pool_size[0] - left):
+        # Of a window far wider than the input only the places that ever lie inside.
+        for offset in range(max(-left, -(number - 1) * stride), min(self.pool_size[0] - left, size)):
             low, high = max(0, -(offset // stride)), min(number, (size - 1 - offset) // stride + 1)
             if low < high:
                 start = low * stride + offset
