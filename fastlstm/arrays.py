@@ -41,20 +41,27 @@ def check_rank(value: np.ndarray, ndim: int, layer: str) -> None:
         )
 
 
+def first_mask(mask: Any) -> Any:
+    """The first entry of nested lists of masks, such as the [mask, None, None] of a layer that returns its states."""
+    while isinstance(mask, (list, tuple)) and mask:
+        mask = mask[0]
+    return mask
+
+
 def as_mask(mask: Any, batch: int, steps: int) -> np.ndarray | None:
     """A time mask as contiguous bool [N,T] (True: the step counts), or None.
 
     Accepts bool or numbers (``!= 0``), shape (N,T), (1,T) or (N,T,1…) (a step is masked iff all entries along the last
-    axes are False), and a list or tuple with one array in it. ValueError for another shape, TypeError for other dtypes; as in
-    Keras (keras-spec 5) IndexError for fewer than two axes and AttributeError for nested Python lists.
+    axes are False), and a list or tuple that begins with one of these, as ``compute_mask`` returns. ValueError for another
+    shape, TypeError for other dtypes; as in Keras (keras-spec 5) IndexError for fewer than two axes and AttributeError for
+    nested Python lists.
     """
-    if mask is None:
+    first = first_mask(mask)
+    if first is None:
         return None
-    if isinstance(mask, (list, tuple)) and len(mask) == 1 and hasattr(mask[0], "__array__"):
-        mask = mask[0]
-    if not hasattr(mask, "__array__"):
+    if not hasattr(first, "__array__"):
         raise AttributeError(f"The argument `mask` must be an array of shape (batch, timesteps). Received: {type(mask).__name__}")
-    mask = require_array(mask, "mask") != 0
+    mask = require_array(first, "mask") != 0
     wrong = f"The argument `mask` must have shape (batch, timesteps) = ({batch}, {steps}). Received: mask.shape={mask.shape}"
     if mask.ndim < 2:
         raise IndexError(wrong)

@@ -284,7 +284,7 @@ BAD_MASKS = [
     (np.full((N, T), "x"), TypeError, "must be an array of numbers. Received: dtype=<U1"),
     (np.ones((N, T), object), TypeError, "must be an array of numbers. Received: dtype=object"),
     (np.ones((N, T), complex), TypeError, "must be an array of numbers. Received: dtype=complex128"),
-    ([MASK, MASK], AttributeError, "Received: list"),
+    ([[]], AttributeError, "Received: list"),
 ]
 
 
@@ -298,6 +298,28 @@ def test_bad_masks(x, bad, error, message, warm):
         layer(x, mask=bad)
     with pytest.raises(error, match="`mask`"):
         layer.explain(x, mask=bad)
+
+
+@pytest.mark.parametrize("mask", [[MASK], (MASK,), [[MASK]], [MASK, None, None], [MASK, ~MASK]], ids=str)
+def test_of_a_list_of_masks_the_first_counts(x, mask):
+    """``compute_mask`` of a layer that returns its states gives such a list."""
+    layer = made(return_sequences=True)
+    expected = layer(x, mask=MASK)
+    np.testing.assert_array_equal(layer(x, mask=mask), expected)
+    np.testing.assert_array_equal(layer.compute_mask(x, mask), MASK)
+    np.testing.assert_array_equal(layer(x, mask=[None, MASK]), layer(x))
+
+
+@pytest.mark.parametrize("name", ["activation", "recurrent_activation"])
+def test_an_activation_that_changes_the_shape_is_refused_by_name(x, name):
+    """glu halves the last axis: with two units it would broadcast (keras-spec 2)."""
+
+    def first_column(z):
+        return z[:, :1]
+
+    for units, activation, word in ((2, "glu", "'glu'"), (4, "glu", "'glu'"), (3, first_column, "'first_column'")):
+        with pytest.raises(ValueError, match=rf"activation {word} must keep the shape"):
+            LSTM(units, **{name: activation})(x)
 
 
 # -- NaN, infinities, tiny numbers --------------------------------------------------------------------------------------------

@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 from lstm_formulas import FLOAT32, MASK, D, N, T, U, made, run, sigmoid, weights_for
 
-from fastlstm import LSTM, LSTMCell, activations, constraints, initializers, regularizers
+from fastlstm import (
+    LSTM,
+    Bidirectional,
+    Dense,
+    Dropout,
+    LSTMCell,
+    Sequential,
+    TimeDistributed,
+    activations,
+    constraints,
+    initializers,
+    regularizers,
+)
 from fastlstm.layers import deserialize, serialize
 
 KEYS = (
@@ -293,3 +305,36 @@ def test_one_activity_loss_for_one_output(x):
     layer(x)
     np.testing.assert_allclose(layer.losses, [0.01 * np.abs(run(x, weights_for())[1]).sum() / N], rtol=1e-5)
     assert LSTM(U).losses == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "seeds"),
+    [
+        (LSTM(U), [2]),
+        (LSTM(U).cell, [2]),
+        (Bidirectional(LSTM(U, return_sequences=True)), [2, 2]),
+        (TimeDistributed(Dense(2)), []),
+        (Dropout(0.5), [2]),
+        (Sequential([LSTM(U, return_sequences=True), Dropout(0.5), Dense(1)]), [2, 2]),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_variables_hold_the_weights_and_the_states_of_seed_generators(layer, seeds):
+    layer.build((1, D) if layer.name == "lstm_cell" else (1, 3, D))
+    states = [v for v in layer.variables if isinstance(v, np.ndarray)]
+    assert [state.size for state in states] == seeds
+    assert all(state.dtype.kind == "u" for state in states)
+    assert [v for v in layer.variables if not isinstance(v, np.ndarray)] == layer.weights
+
+
+def test_shapes_and_weights_that_are_none():
+    for layer in (LSTM(U), Dense(2), Sequential([Dense(2)])):
+        for shape in (None, 5):
+            with pytest.raises(TypeError, match="argument `input_shape` must be a tuple"):
+                layer.build(shape)
+    for weights in (None, 3):
+        with pytest.raises(TypeError, match="argument `weights` must be a list"):
+            LSTM(U).set_weights(weights)
+    for shape in ((1, 2), (3,), (1, 2, 3, 4)):
+        with pytest.raises(ValueError, match="expected ndim=3"):
+            LSTM(U).compute_output_shape(shape)

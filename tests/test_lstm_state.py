@@ -201,3 +201,14 @@ def test_overflow_of_16_bits_is_infinite(kernel):
     layer = linear_layer(kernel, [[0, 0, 300, 0]], dtype="float16")
     y, h, c = layer(np.full((1, 1, 1), 300.0))
     assert [float(a.ravel()[0]) for a in (y, h, c)] == [np.inf] * 3
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_get_initial_state(batch):
+    layer = LSTM(U, dtype="float16")
+    for owner in (layer, layer.cell):
+        h, c = owner.get_initial_state(batch_size=batch)
+        assert h.shape == c.shape == (batch, U)
+        assert h.dtype == c.dtype == np.float16
+        assert not h.any()
+        assert not c.any()

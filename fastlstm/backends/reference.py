@@ -127,7 +127,8 @@ def _time_loop(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Runs over axis 1 of x: state carry, masks, outputs (keras-spec 6). ``record``: takes the steps, or None."""
     if record is not None:
-        _check_differentiable(spec, h)
+        for activation in (spec.activation, spec.recurrent_activation):
+            activations.vjp(activation)  # NotImplementedError for one that only its caller knows
         x, h, c = x.copy(), h.copy(), c.copy()  # the caller may write into what it gave
     steps = range(x.shape[1])
     outputs = []
@@ -151,21 +152,20 @@ def _time_loop(
 def _cell(spec: RecurrentSpec, gates: list[np.ndarray], c: np.ndarray) -> Cell:
     """The cell: pre-activations of i, f, c, o and the old c -> new h and c."""
     with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in every other backend
-        i, f, o = (spec.recurrent_activation(gates[k]) for k in (0, 1, 3))
-        candidate = spec.activation(gates[2])
+        i, f, o = (_activated(spec.recurrent_activation, gates[k]) for k in (0, 1, 3))
+        candidate = _activated(spec.activation, gates[2])
         new_c = _round(spec, f * c + i * candidate)
-        squashed = spec.activation(new_c)
+        squashed = _activated(spec.activation, new_c)
         return Cell(i, f, candidate, o, new_c, squashed, _round(spec, o * squashed))
 
 
-def _check_differentiable(spec: RecurrentSpec, h: np.ndarray) -> None:
-    """NotImplementedError for an activation that only its caller knows, ValueError for one that changes the shape (glu)."""
-    for activation in (spec.activation, spec.recurrent_activation):
-        activations.vjp(activation)
-        shape = activation(np.zeros(h.shape, h.dtype)).shape
-        if shape != h.shape:
-            name = activations.name_of(activation)
-            raise ValueError(f"The activation {name!r} has no gradient here: it makes {shape} of a gate of shape {h.shape}")
+def _activated(activation: Callable, z: np.ndarray) -> np.ndarray:
+    """activation(z). ValueError where it changes the shape, as glu does and a caller's own function may."""
+    a = activation(z)
+    if np.shape(a) != z.shape:
+        name = activations.name_of(activation) or getattr(activation, "__name__", repr(activation))
+        raise ValueError(f"The activation {name!r} must keep the shape: it makes {np.shape(a)} of a gate of shape {z.shape}")
+    return a
 
 
 def _sum_gates(x_gates: list[np.ndarray], h_gates: list[np.ndarray], bias: np.ndarray | None) -> list[np.ndarray]:

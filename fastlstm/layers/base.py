@@ -36,6 +36,14 @@ def auto_name(prefix: str) -> str:
     return f"{prefix}_{count}" if count else prefix
 
 
+def shape_tuple(shape: Any) -> tuple:
+    """``shape`` as a tuple. TypeError for what has no entries."""
+    try:
+        return tuple(shape)
+    except TypeError:
+        raise TypeError(f"The argument `input_shape` must be a tuple of sizes. Received: input_shape={shape!r}") from None
+
+
 def _activity_table() -> weakref.WeakKeyDictionary:
     if not hasattr(_thread, "activity"):
         _thread.activity = weakref.WeakKeyDictionary()
@@ -158,7 +166,13 @@ class Layer:
         trainable = {id(v) for v in self.trainable_weights}
         return [v for v in self.weights if id(v) not in trainable]
 
-    variables = weights
+    @property
+    def variables(self) -> list[Any]:
+        """``weights``, each layer's followed by the state of its seed generator: a copy of [seed, counter]."""
+        seeds = getattr(self, "seed_generator", None)
+        own = [*self._variables] if seeds is None else [*self._variables, seeds.state]
+        return [*own, *(v for layer in self._layers for v in layer.variables)]
+
     trainable_variables = trainable_weights
     non_trainable_variables = non_trainable_weights
 
@@ -169,6 +183,8 @@ class Layer:
     def set_weights(self, weights: list[np.ndarray]) -> None:
         """Overwrites all weights, in ``weights`` order. ValueError for a wrong count or shape (then nothing is written)."""
         variables = self.weights
+        if not hasattr(weights, "__len__"):
+            raise TypeError(f"The argument `weights` must be a list of arrays. Received: {type(weights).__name__}")
         if len(variables) != len(weights):
             raise ValueError(
                 f"You called `set_weights(weights)` on layer '{self.name}' with a weight list of length {len(weights)}, "
@@ -213,10 +229,10 @@ class Layer:
 
     # -- build and call -------------------------------------------------------------------------------------------
     def build(self, input_shape: Any) -> None:
-        """Creates the variables for inputs of ``input_shape`` (batch axis first; None where unknown)."""
+        """Creates the variables for inputs of ``input_shape`` (batch axis first; None where unknown). TypeError for no shape."""
         if self.built:
             return
-        self._build(input_shape if isinstance(input_shape, list) else tuple(input_shape))
+        self._build(input_shape if isinstance(input_shape, list) else shape_tuple(input_shape))
         self.built = True
 
     def _build(self, input_shape: Any) -> None:

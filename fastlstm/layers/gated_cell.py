@@ -84,7 +84,7 @@ class GatedCell(Layer):
                 f'Layer "{self.name}" cannot be built with the argument `dtype`={self.dtype_policy.name!r}: expected one of '
                 f"{FLOAT_POLICIES}, 'mixed_float16' or 'mixed_bfloat16'"
             )
-        check_weight_sizes(shapes, size)
+        check_weight_sizes(shapes, size, self.arguments[0])
         self._variables = []
         for part, name, shape in zip(("kernel", "recurrent"), ("kernel", "recurrent_kernel"), shapes, strict=False):
             variable = self._add_part(part, name, shape, getattr(self, f"{part}_initializer"))
@@ -194,8 +194,8 @@ class GatedCell(Layer):
         return {**super().get_config(), **self._config_of(self.arguments)}
 
     def get_initial_state(self, batch_size: int | None = None) -> list[np.ndarray]:
-        """Two arrays of zeros, h and c, of the compute dtype."""
-        return [np.zeros(self.state_shape(batch_size or 1), self.storage_dtype) for _ in range(2)]
+        """Two arrays of zeros, h and c, of the compute dtype; ``batch_size`` None: for one sample."""
+        return [np.zeros(self.state_shape(1 if batch_size is None else batch_size), self.storage_dtype) for _ in range(2)]
 
     def __call__(self, inputs: Any, states: Any, training: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:  # type: ignore[override]
         """One step. Returns ``(h, [h, c])``. In training, one draw of dropout masks serves until ``reset_dropout_mask``."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..spec import RecurrentSpec, as_count, check_units, output_shape, weight_shapes
 from .gated_cell import SHARED_ARGUMENTS, GatedCell, forward_to_cell, layer_config
-from .recurrent import RecurrentLayer
+from .recurrent import RecurrentLayer, check_rank_of_shape
 
 CELL_ARGUMENTS = ("units", *SHARED_ARGUMENTS)
 
@@ -147,7 +147,8 @@ class LSTM(RecurrentLayer):
         return self.cell.implementation
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """[N,T,U] or [N,U]; with return_state a list of the output's and both states' shapes."""
+        """[N,T,U] or [N,U]; with return_state a list of the output's and both states' shapes. ValueError for a wrong rank."""
+        check_rank_of_shape(input_shape, self.input_spec.ndim, self.name)
         shape = output_shape(self.spec, input_shape[0], input_shape[1])
         state = (input_shape[0], self.units)
         return [shape, state, state] if self.return_state else shape

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes, selector
-from ..arrays import as_mask, cast, check_rank, require_array
+from ..arrays import as_mask, cast, check_rank, first_mask, require_array
 from ..backends import cpu
 from ..spec import RecurrentSpec, check_use_cudnn
 from ..variable import Variable
@@ -90,6 +90,10 @@ class RecurrentLayer(Layer):
             dtype = dtypes.as_dtype(self.variable_dtype)
             shape = self.cell.state_shape(int(input_shape[0]))
             self.states = [Variable(np.zeros(shape, dtype), f"{self.name}_state_{k}") for k in "hc"]
+
+    def get_initial_state(self, batch_size: int | None = None) -> list[np.ndarray]:
+        """[h, c], zeros for ``batch_size`` samples, as a call without ``initial_state`` starts; see the cell's."""
+        return self.cell.get_initial_state(batch_size)
 
     def reset_state(self) -> None:
         """Fills the carried states of a stateful layer with zeros; does nothing on other layers and before build."""
@@ -234,15 +238,9 @@ class RecurrentLayer(Layer):
     # -- shapes, masks, config ----------------------------------------------------------------------------------
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The time mask goes on with return_sequences (not turned round by go_backwards, as in Keras); states have none."""
-        if isinstance(mask, (list, tuple)):
-            mask = mask[0] if mask else None
+        mask = first_mask(mask)
         output_mask = mask if self.return_sequences else None
         return [output_mask, None, None] if self.return_state else output_mask
-
-    @property
-    def variables(self) -> list[Any]:  # type: ignore[override]
-        """The weights, then the state of the seed generator (shape (2,), integers)."""
-        return [*self.weights, self.cell.seed_generator.state]
 
 
 def state_gradients(gradients: Sequence[np.ndarray], given: Sequence[Form]) -> list[np.ndarray | None]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..arrays import require_array
 from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
+from ..layers.base import shape_tuple
 from ..layers.gradients import Pullback
 from ..layers.wrapper import build_inner, inner_layer, serialize
 from ..training.trainer import Trainer
@@ -110,7 +111,7 @@ class Sequential(Trainer):
     # -- build and shapes -------------------------------------------------------------------------------------------
     def build(self, input_shape: Any) -> None:
         """Builds every layer for inputs of ``input_shape`` (batch axis first). ValueError if the InputLayer has another shape."""
-        shape = tuple(input_shape)
+        shape = shape_tuple(input_shape)
         if not self._stack:
             raise ValueError(f'Sequential model "{self.name}" cannot be built: it has no layers')
         first = self._stack[0]
