@@ -64,7 +64,7 @@ def test_steps_of_keras(number, dtype):
         values = np.concatenate([variable.numpy().ravel() for variable in variables.values()])
         assert values.dtype == dtype
         np.testing.assert_allclose(values, GOLDEN[f"{number}/{dtype}/step{step}"], rtol=tolerance, atol=tolerance / 10)
-    assert optimizer.iterations == STEPS
+    assert optimizer.iterations == STEPS // case["arguments"].get("gradient_accumulation_steps", 1)
     assert [variable.name for variable in optimizer.variables] == case["state"]
     state = np.concatenate([variable.numpy().ravel().astype(float) for variable in optimizer.variables])
     np.testing.assert_allclose(state, GOLDEN[f"{number}/{dtype}/state"], rtol=tolerance, atol=tolerance / 10)
@@ -215,6 +215,28 @@ def test_names(cls):
     assert optimizers.get(None) is None
 
 
+def test_schedules_are_where_keras_has_them():
+    rate = optimizers.schedules.CosineDecay(0.1, 10)
+    assert optimizers.Adam(rate).learning_rate == 0.1
+
+
+def test_numbers_of_numpy_are_numbers():
+    made = optimizers.Adam(np.float32(0.5), beta_1=np.float64(0.5), epsilon=np.float32(0.25), clipnorm=np.int64(2))
+    config = json.loads(json.dumps(made.get_config()))
+    assert (config["learning_rate"], config["beta_1"], config["epsilon"], config["clipnorm"]) == (0.5, 0.5, 0.25, 2)
+
+
+def test_averages_become_the_weights_at_the_end():
+    """average_1 = w_1, then half of the average and half of w."""
+    weight, sgd = one(np.zeros(2)), optimizers.SGD(1.0, use_ema=True, ema_momentum=0.5)
+    sgd.finalize_variable_values([weight])  # not built yet: nothing to do
+    for _ in range(3):
+        sgd.apply([np.ones(2)], [weight])
+    np.testing.assert_array_equal(weight.numpy(), -3.0)
+    sgd.finalize_variable_values([weight])
+    np.testing.assert_array_equal(weight.numpy(), ((-1 - 2) / 2 - 3) / 2)
+
+
 # -- bad input ----------------------------------------------------------------------------------------------------------
 W = np.zeros(2)
 
@@ -232,18 +254,24 @@ W = np.zeros(2)
         (lambda: optimizers.AdamW(weight_decay=None), r"`weight_decay`.*None"),
         (lambda: optimizers.SGD(clipnorm=-1), r"`clipnorm`.*-1"),
         (lambda: optimizers.SGD(clipnorm=1.0, clipvalue=1.0), r"Only one of.*clipvalue"),
-        (lambda: optimizers.Adam(use_ema=True), r"`use_ema` is not supported"),
-        (lambda: optimizers.Adam(gradient_accumulation_steps=4), r"`gradient_accumulation_steps` is not supported"),
         (lambda: optimizers.Adam(loss_scale_factor=8.0), r"`loss_scale_factor` is not supported"),
+        (lambda: optimizers.Adam(use_ema=True, ema_momentum=1.1), r"`ema_momentum` must be a number from 0 to 1"),
+        (lambda: optimizers.Adam(ema_overwrite_frequency=2.5), r"`ema_overwrite_frequency` must be None or a whole number"),
+        (lambda: optimizers.Adam(gradient_accumulation_steps=1), r"`gradient_accumulation_steps` .* at least 2"),
+        (lambda: optimizers.Adam(epsilon="tiny"), r"`epsilon` must be a number of at least 0"),
+        (lambda: optimizers.RMSprop(epsilon=-1e-7), r"`epsilon` must be a number of at least 0"),
+        (lambda: optimizers.SGD(beta_1=0.9), r"Unrecognized arguments of SGD: \{'beta_1': 0.9\}"),
         (lambda: optimizers.SGD().apply([W]), r"without `variables`"),
         (lambda: optimizers.SGD().apply([None], [one(W)]), r"no gradient for any of \['w'\]"),
         (lambda: optimizers.SGD().apply([W, W], [one(W)]), r"2 entries for 1 variables"),
         (lambda: optimizers.SGD().apply([np.zeros(3)], [one(W)]), r"gradient of w.*\(2,\).*\(3,\)"),
         (lambda: optimizers.SGD().build([W_ := one(W), W_]), r"twice: \['w', 'w'\]"),
         (lambda: optimizers.SGD().set_weights([]), r"needs a built optimizer"),
-        (lambda: optimizers.get({"class_name": "SGD", "config": {"speed": 1}}), r"optimizer 'SGD'.*speed"),
+        (lambda: optimizers.get({"class_name": "SGD", "config": {"speed": 1}}), r"SGD.*speed"),
         (lambda: schedules.ExponentialDecay(0.1, 0, 0.5), r"`decay_steps`.*0"),
         (lambda: schedules.CosineDecay(0.1, -3), r"`decay_steps`.*-3"),
+        (lambda: schedules.CosineDecay(0.1, "long"), r"`decay_steps`.*'long'"),
+        (lambda: schedules.ExponentialDecay("fast", 3, 0.5), r"`initial_learning_rate`.*'fast'"),
         (lambda: schedules.PiecewiseConstantDecay([1, 2], [1.0, 2.0]), r"`values`.*one element more"),
         (lambda: schedules.PiecewiseConstantDecay([2, 1], [1.0, 2.0, 3.0]), r"`boundaries` must grow"),
         (lambda: schedules.get("LinearDecay"), r"Unknown learning rate schedule: 'LinearDecay'.*CosineDecay"),

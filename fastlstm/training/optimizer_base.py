@@ -6,6 +6,7 @@ Used by ``optimizers``, which adds the formulas.
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -24,17 +25,40 @@ def as_computed(variable: Variable) -> np.ndarray:
 
 
 def fraction(value: Any, name: str) -> Any:
-    """ValueError unless ``value`` is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    """``value`` as a Python number. ValueError unless it lies from 0 to 1."""
+    if not _is_number(value) or not 0 <= value <= 1:
         raise ValueError(f"`{name}` must be a number from 0 to 1. Received: {name}={value!r}")
-    return value
+    return _plain(value)
+
+
+def not_negative(value: Any, name: str) -> Any:
+    """``value`` as a Python number. ValueError unless it is at least 0."""
+    if not _is_number(value) or not value >= 0:
+        raise ValueError(f"`{name}` must be a number of at least 0. Received: {name}={value!r}")
+    return _plain(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as the Python number that a config can hold."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _optional_bound(value: Any, name: str) -> Any:
-    """ValueError unless ``value`` is None or a number of at least 0 (0 means None, as in Keras)."""
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0):
-        return value
-    raise ValueError(f"`{name}` must be None or a number of at least 0. Received: {name}={value!r}")
+    """As ``not_negative``, or None (which 0 means, too, as in Keras)."""
+    return None if value is None else not_negative(value, name)
+
+
+def _optional_count(value: Any, name: str, least: int) -> int | None:
+    """None for None and 0. ValueError unless ``value`` is then a whole number of at least ``least``."""
+    if not value:
+        return None
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"`{name}` must be None or a whole number of at least {least}. Received: {name}={value!r}")
+    return int(value)
 
 
 def _rate(value: Any) -> float:
@@ -59,10 +83,12 @@ class Optimizer:
         weight_decay: w -= learning_rate * weight_decay * w before each update.
         clipnorm, clipvalue, global_clipnorm: largest norm of each gradient, largest element, largest norm of all gradients
             together. At most one of them; None or 0: none.
-        use_ema, ema_momentum, ema_overwrite_frequency, loss_scale_factor, gradient_accumulation_steps: as in Keras' configs; only
-            the values that switch these features off are accepted.
+        use_ema: keeps averages of the weights, average = ema_momentum * average + (1 - ema_momentum) * w after each step; they
+            become the weights at every ``ema_overwrite_frequency``-th step (None: never) and at the end of ``fit``.
+        gradient_accumulation_steps: updates at every n-th step only, by the mean of the gradients until then; None: always.
+        loss_scale_factor: must be None; gradients of 16-bit variables come in float32.
 
-    ValueError for arguments that do not fit. TypeError for unknown ones.
+    ValueError for arguments that do not fit and for unknown ones.
     """
 
     def __init__(
@@ -78,22 +104,21 @@ class Optimizer:
         loss_scale_factor: float | None = None,
         gradient_accumulation_steps: int | None = None,
         name: str | None = None,
+        **unknown: Any,
     ):
-        unsupported = {
-            "use_ema": use_ema,
-            "loss_scale_factor": loss_scale_factor,
-            "gradient_accumulation_steps": gradient_accumulation_steps,
-        }
-        for argument, value in unsupported.items():
-            if value:
-                raise ValueError(f"`{argument}` is not supported: leave it out. Received: {argument}={value!r}")
+        if unknown:
+            raise ValueError(f"Unrecognized arguments of {type(self).__name__}: {unknown}")
+        if loss_scale_factor:
+            raise ValueError(f"`loss_scale_factor` is not supported: leave it out. Received: {loss_scale_factor!r}")
         clips = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
         if sum(value is not None for value in clips.values()) > 1:
             raise ValueError(f"Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set. Received: {clips}")
         self.clipnorm, self.clipvalue, self.global_clipnorm = (_optional_bound(v, k) for k, v in clips.items())
         self.weight_decay = _optional_bound(weight_decay, "weight_decay")
-        self.use_ema, self.ema_momentum, self.ema_overwrite_frequency = False, ema_momentum, ema_overwrite_frequency
-        self.loss_scale_factor = self.gradient_accumulation_steps = None
+        self.use_ema, self.ema_momentum = bool(use_ema), fraction(ema_momentum, "ema_momentum")
+        self.ema_overwrite_frequency = _optional_count(ema_overwrite_frequency, "ema_overwrite_frequency", 1)
+        self.gradient_accumulation_steps = _optional_count(gradient_accumulation_steps, "gradient_accumulation_steps", 2)
+        self.loss_scale_factor = None
         self.name = name or to_snake_case(type(self).__name__)
         self.built = False
         self._iterations = Variable(np.array(0, np.int64), "iteration", f"{self.name}/iteration", trainable=False)
@@ -119,7 +144,8 @@ class Optimizer:
         source = self._learning_rate
         if isinstance(source, Variable):
             return float(source.value)
-        return _rate(source(self.iterations) if isinstance(source, schedules.LearningRateSchedule) else source())
+        steps = int(self._iterations.value)
+        return _rate(source(steps) if isinstance(source, schedules.LearningRateSchedule) else source())
 
     @learning_rate.setter
     def learning_rate(self, value: Any) -> None:
@@ -135,8 +161,8 @@ class Optimizer:
 
     @property
     def iterations(self) -> int:
-        """Steps taken so far."""
-        return int(self._iterations.value)
+        """Updates so far: steps, or with ``gradient_accumulation_steps`` every n-th of them."""
+        return int(self._iterations.value) // (self.gradient_accumulation_steps or 1)
 
     @property
     def variables(self) -> list[Variable]:
@@ -176,6 +202,8 @@ class Optimizer:
         if len(self._index) != len(self._trainable):
             paths = [variable.path for variable in self._trainable]
             raise ValueError(f"`variables` holds the same variable twice: {sorted(p for p in paths if paths.count(p) > 1)}")
+        self._averages = self._add_like(self._trainable, "average") if self.use_ema else []
+        self._sums = self._add_like(self._trainable, "gradient_accumulator") if self.gradient_accumulation_steps else []
         self._add_state(self._trainable)
         self.built = True
 
@@ -214,9 +242,15 @@ class Optimizer:
         pairs = self._checked(gradients, variables)
         rate = self.learning_rate
         with np.errstate(all="ignore"):
-            for gradient, variable in zip(self._clipped([g for g, _ in pairs]), [v for _, v in pairs], strict=True):
+            due = self._accumulated(pairs) if self.gradient_accumulation_steps else [g for g, _ in pairs]
+            for gradient, (_, variable) in zip(self._clipped(due), pairs, strict=False):
                 self._step(gradient, variable, rate)
-        self._iterations.assign(self.iterations + 1)
+            if self.use_ema:
+                self._average()
+            for _, variable in pairs:
+                if variable.constraint is not None:
+                    variable.assign(variable.constraint(variable.value))
+        self._iterations.assign(self._iterations.value + 1)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> None:
         """``apply`` for pairs (gradient, variable)."""
@@ -244,6 +278,38 @@ class Optimizer:
             raise ValueError(f"`gradients` has no gradient for any of {[variable.path for variable in variables]}")
         return pairs
 
+    def _accumulated(self, pairs: list[tuple[np.ndarray, Variable]]) -> list[np.ndarray]:
+        """The mean gradients where an update is due, else none; the sums take note."""
+        steps = self.gradient_accumulation_steps or 1
+        due = (int(self._iterations.value) + 1) % steps == 0
+        means = []
+        for gradient, variable in pairs:
+            held = self._sums[self._index[id(variable)]]
+            total = gradient + as_computed(held)
+            means.append(total / gradient.dtype.type(steps))
+            held.assign(total)
+        if due:
+            for held in self._sums:
+                held.assign(np.zeros(held.shape, held.dtype))
+        return means if due else []
+
+    def _average(self) -> None:
+        """One more step in the averages, and where their time has come into the variables. The first step begins with w."""
+        for variable, average in zip(self._trainable, self._averages, strict=True):
+            values = as_computed(variable)
+            momentum = values.dtype.type(self.ema_momentum if self.iterations else 0)
+            average.assign(momentum * as_computed(average) + (1 - momentum) * values)
+        if self.ema_overwrite_frequency and (self.iterations + 1) % self.ema_overwrite_frequency == 0:
+            self.finalize_variable_values(self._trainable)
+
+    def finalize_variable_values(self, variables: Iterable[Variable]) -> None:
+        """What is left to do after the last step: with ``use_ema`` the averages become the values of ``variables``."""
+        if not (self.use_ema and self.built):
+            return
+        for variable in variables:
+            if id(variable) in self._index:
+                variable.assign(self._averages[self._index[id(variable)]].value)
+
     def _clipped(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
         if self.clipnorm:
             norms = [math.sqrt(np.vdot(g, g)) for g in gradients]
@@ -267,8 +333,6 @@ class Optimizer:
             values = as_computed(variable)
             variable.assign(values - values * gradient.dtype.type(self.weight_decay) * typed_rate)
         variable.assign(self._update(self._index[id(variable)], gradient, variable, typed_rate))
-        if variable.constraint is not None:
-            variable.assign(variable.constraint(variable.value))
 
     def get_config(self) -> dict:
         """Constructor arguments under Keras' keys. ``learning_rate``: the current number, or the schedule's dict."""

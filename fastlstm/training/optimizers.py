@@ -22,7 +22,8 @@ import numpy as np
 
 from ..identifiers import Family
 from ..variable import Variable
-from .optimizer_base import Optimizer, as_computed, fraction
+from . import schedules as schedules  # ``fastlstm.optimizers.schedules``, as in Keras
+from .optimizer_base import Optimizer, as_computed, fraction, not_negative
 
 
 class SGD(Optimizer):
@@ -80,7 +81,7 @@ class Adam(Optimizer):
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1, self.beta_2 = fraction(beta_1, "beta_1"), fraction(beta_2, "beta_2")
-        self.epsilon, self.amsgrad = epsilon, amsgrad
+        self.epsilon, self.amsgrad = not_negative(epsilon, "epsilon"), amsgrad
 
     def _add_state(self, variables: list[Variable]) -> None:
         pairs = [self._add_like([variable], name)[0] for variable in variables for name in ("momentum", "velocity")]
@@ -151,7 +152,7 @@ class RMSprop(Optimizer):
     ):
         super().__init__(learning_rate, weight_decay=weight_decay, **kwargs)
         self.rho, self.momentum = fraction(rho, "rho"), fraction(momentum, "momentum")
-        self.epsilon, self.centered = epsilon, centered
+        self.epsilon, self.centered = not_negative(epsilon, "epsilon"), centered
 
     def _add_state(self, variables: list[Variable]) -> None:
         self._velocities = self._add_like(variables, "velocity")

@@ -6,6 +6,7 @@ Used by ``optimizers``, which call ``schedule(step)`` with the number of steps t
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -29,8 +30,14 @@ class LearningRateSchedule:
         return cls(**config)
 
 
+def _number(value: Any, name: str) -> Any:
+    if not isinstance(value, numbers.Real):
+        raise ValueError(f"Argument `{name}` must be a number. Received: {name}={value!r}")
+    return value
+
+
 def _positive(value: Any, name: str) -> Any:
-    if not value > 0:
+    if not _number(value, name) > 0:
         raise ValueError(f"Argument `{name}` must be above 0. Received: {name}={value!r}")
     return value
 
@@ -46,7 +53,8 @@ class ExponentialDecay(LearningRateSchedule):
         staircase: bool = False,
         name: str = "ExponentialDecay",
     ):
-        self.initial_learning_rate, self.decay_rate = initial_learning_rate, decay_rate
+        self.initial_learning_rate = _number(initial_learning_rate, "initial_learning_rate")
+        self.decay_rate = _number(decay_rate, "decay_rate")
         self.decay_steps, self.staircase, self.name = _positive(decay_steps, "decay_steps"), staircase, name
 
     def __call__(self, step: Any) -> float:
@@ -74,7 +82,8 @@ class CosineDecay(LearningRateSchedule):
         warmup_target: float | None = None,
         warmup_steps: float = 0,
     ):
-        self.initial_learning_rate, self.alpha, self.name = initial_learning_rate, alpha, name
+        self.initial_learning_rate = _number(initial_learning_rate, "initial_learning_rate")
+        self.alpha, self.name = _number(alpha, "alpha"), name
         self.decay_steps = _positive(decay_steps, "decay_steps")
         self.warmup_target, self.warmup_steps = warmup_target, warmup_steps
 

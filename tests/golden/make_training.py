@@ -273,6 +273,14 @@ def optimizer_cases() -> list[dict]:
     cases.append({"class": "Adam", "arguments": {"learning_rate": 0.2}, "constraints": {"window": "unit_norm"}})
     cases.append({"class": "AdamW", "arguments": {"learning_rate": 0.1, "weight_decay": 0.5}, "exclude": ["bias"]})
     cases.append({"class": "Adam", "arguments": {"learning_rate": 0.1, "clipnorm": 0.5}, "without": "bias"})
+    averaged = {"learning_rate": 0.1, "use_ema": True, "ema_momentum": 0.8}
+    cases += [
+        {"class": "Adam", "arguments": averaged},
+        {"class": "SGD", "arguments": {**averaged, "ema_overwrite_frequency": 3}, "constraints": {"kernel": "max_norm"}},
+        {"class": "Adam", "arguments": {"learning_rate": stairs, "gradient_accumulation_steps": 2, "weight_decay": 0.1}},
+        {"class": "RMSprop", "arguments": {**averaged, "gradient_accumulation_steps": 4, "clipnorm": 0.5}},
+        {"class": "SGD", "arguments": {**averaged, "gradient_accumulation_steps": 2, "ema_overwrite_frequency": 2}},
+    ]
     return cases
 
 
