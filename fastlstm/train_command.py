@@ -14,6 +14,7 @@ from . import random as draws
 from . import report
 from .io import KerasFile, read_config_file, read_keras_file
 from .io.data_file import DataFile, check_writable, read_data, suffix_of
+from .io.hdf5 import import_h5py
 from .models import Sequential
 from .models.saving import build_model, fresh_model
 from .tables import human_seconds
@@ -86,6 +87,9 @@ class _Task(NamedTuple):
 
 def run(arguments: argparse.Namespace) -> None:
     """Trains and writes; errors as of ``cli.main``."""
+    import_h5py()
+    if not arguments.output.endswith(".keras"):  # in lower case: `save` and Keras take no other
+        raise ValueError(f"{arguments.output}: the output must end in .keras")
     check_writable(arguments.output, (".keras",))
     if arguments.seed is not None:
         random.seed(arguments.seed)

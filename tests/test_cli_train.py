@@ -155,6 +155,7 @@ def test_refusals(folder, capsys):
     model, data, out = folder / "config.json", folder / "data.npz", folder / "o.keras"
     assert "o.h5: the output must end in .keras" in refused(capsys, model, data, "-o", folder / "o.h5")
     assert "there is no folder" in refused(capsys, model, data, "-o", folder / "none" / "o.keras")
+    assert "data.npy: training data must end in .npz\n" in refused(capsys, model, folder / "data.npy", "-o", out)
     assert "none.npz" in refused(capsys, model, folder / "none.npz", "-o", out)
     assert "none.json" in refused(capsys, folder / "none.json", data, "-o", out)
     assert "nosuch" in refused(capsys, model, data, "-o", out, "--optimizer", "nosuch")
@@ -177,6 +178,16 @@ def test_refusals(folder, capsys):
         (folder / "bad.json").write_text(text)
         assert "bad.json" in refused(capsys, folder / "bad.json", data, "-o", out)
     assert not out.exists()
+
+
+def test_what_cannot_be_written_is_refused_before_the_training(folder, capsys, monkeypatch):
+    monkeypatch.setattr(Sequential, "fit", lambda *_, **__: pytest.fail("the training began"))
+    model, data = folder / "config.json", folder / "data.npz"
+    (folder / "folder.keras").mkdir()
+    assert "is a folder" in refused(capsys, model, data, "-o", folder / "folder.keras")
+    assert "o.KERAS: the output must end in .keras" in refused(capsys, model, data, "-o", folder / "o.KERAS")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    assert "h5py" in refused(capsys, model, data, "-o", folder / "o.keras")
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(folder, capsys):
