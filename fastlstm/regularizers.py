@@ -148,6 +148,17 @@ class OrthogonalRegularizer(Regularizer):
         return {"factor": float(np.float32(self.factor)), "mode": self.mode}
 
 
+def gradient(regularizer: Any, x: Any) -> np.ndarray:
+    """``regularizer.gradient(x)``. NotImplementedError for a caller's own function, whose derivative nobody knows."""
+    if not isinstance(regularizer, Regularizer):
+        known = ", ".join(c.__name__ for c in (L1, L2, L1L2, OrthogonalRegularizer))
+        raise NotImplementedError(
+            f"No derivative is known for the regularizer {getattr(regularizer, '__name__', regularizer)!r}: "
+            f"training needs one of {known} or a subclass of Regularizer"
+        )
+    return regularizer.gradient(x)
+
+
 l1, l2, l1_l2, orthogonal_regularizer = L1, L2, L1L2, OrthogonalRegularizer
 
 _family = Family("regularizer", "keras.regularizers", (L1, L2, L1L2, OrthogonalRegularizer))

@@ -5,6 +5,7 @@ test_fit_loop.py has epochs, batches and events; test_fit_golden.py asks Keras.
 
 from __future__ import annotations
 
+import contextlib
 import random
 
 import numpy as np
@@ -18,6 +19,7 @@ from fastlstm import (
     Bidirectional,
     ConvLSTM1D,
     Dense,
+    Dropout,
     Flatten,
     InputLayer,
     Masking,
@@ -25,6 +27,7 @@ from fastlstm import (
     TimeDistributed,
 )
 from fastlstm.training import batches
+from fastlstm.training.callbacks import LambdaCallback
 
 
 @pytest.fixture(autouse=True)
@@ -208,8 +211,8 @@ def test_refusals():
         small(metrics=["nosuch"])
     with pytest.raises(ValueError, match="optimizer"):
         small(optimizer=None)
-    with pytest.raises(ValueError, match="`metrics`"):
-        small(metrics={"a": "mse"})
+    with pytest.raises(ValueError, match="`loss` must be for one output"):
+        small(loss=["mse", "mae"])
     with pytest.raises(ValueError, match="loss_weights"):
         small(loss_weights=[1, 2])
     model = small()
@@ -219,8 +222,17 @@ def test_refusals():
         "class_weight": {"x": x, "y": y, "sample_weight": np.ones(10), "class_weight": {0: 1.0}},
         "`y` is missing": {"x": x},
         "validation_split": {"x": x, "y": y, "validation_split": 1.5},
+        "validation_split.*'all'": {"x": x, "y": y, "validation_split": "all"},
         "validation_data": {"x": x, "y": y, "validation_data": x},
+        "validation_data.*no samples": {"x": x, "y": y, "validation_data": (x[:0], y[:0])},
         "validation_freq": {"x": x, "y": y, "validation_data": (x, y), "validation_freq": 0},
+        "validation_freq.*'often'": {"x": x, "y": y, "validation_data": (x, y), "validation_freq": "often"},
+        "validation_steps": {"x": x, "y": y, "validation_data": (x, y), "validation_steps": 0},
+        "steps_per_epoch": {"x": x, "y": y, "steps_per_epoch": 0},
+        "`epochs`": {"x": x, "y": y, "epochs": 2.5},
+        "initial_epoch": {"x": x, "y": y, "initial_epoch": -1},
+        "class_weight.*number": {"x": x, "y": y, "class_weight": {0: "heavy"}},
+        "`x` must be a NumPy array": {"x": {"x": x}, "y": y},
         "verbose": {"x": x, "y": y, "verbose": 7},
         "batch_size": {"x": x, "y": y, "batch_size": 0},
         "no samples": {"x": x[:0], "y": y[:0]},
@@ -233,6 +245,64 @@ def test_refusals():
     several.compile("sgd", "mse")
     with pytest.raises(ValueError, match="one output"):
         several.fit(x, y, verbose=0)
+
+
+def test_what_is_compiled_for_the_only_output():
+    """As Keras takes it: alone, in a list, or by the output's name; how a step is run changes nothing."""
+    x, y = data()
+    found = []
+    for loss, metrics in (("mse", ["mae"]), (["mse"], [["mae"]]), ({"dense": "mse"}, {"dense": ["mae"]})):
+        model = small(
+            loss=loss, metrics=metrics, jit_compile=True, run_eagerly=True, steps_per_execution=4, auto_scale_loss=False
+        )
+        model.set_weights([np.full(w.shape, 0.1) for w in model.get_weights()])
+        found.append(model.fit(x, y, verbose=0, shuffle=False).history)
+    assert list(found[0]) == ["loss", "mae"]
+    assert found[0] == found[1] == found[2]
+
+
+def test_functions_without_a_derivative_are_named():
+    x, y = data()
+    for name, layer in (
+        ("weights", Dense(2, kernel_regularizer=lambda w: w.sum())),
+        ("outputs", Dense(2, activity_regularizer=lambda t: t.sum())),
+    ):
+        model = Sequential([InputLayer((5, 4)), LSTM(3), layer], name=name)
+        model.compile("sgd", "mse")
+        model.evaluate(x, y, verbose=0)
+        with pytest.raises(NotImplementedError, match=r"regularizer '<lambda>'.*L1L2"):
+            model.fit(x, y, verbose=0)
+
+
+def test_steps_that_dropout_empties_are_masked_in_training():
+    """Masking looks at what comes in, which is not what comes in when nothing is dropped."""
+    dropout = Dropout(0.5, noise_shape=(None, None, 1), seed=4)
+    model = Sequential([InputLayer((5, 4)), dropout, Masking(), LSTM(3, return_sequences=True), Dense(2)])
+    model.compile(fastlstm.training.optimizers.SGD(0.0), "mse")
+    x, y = data()[0], np.zeros((10, 5, 2), np.float32)
+    again = Dropout.from_config(dropout.get_config())
+    dropped = again(x, training=True)
+    valid = (dropped != 0).any(-1)
+    assert 0 < valid.sum() < valid.size
+    outputs = model.layers[3](model.layers[2](dropped, mask=valid))
+    assert model.train_on_batch(x, y) == pytest.approx(float((outputs**2).mean(-1)[valid].mean()), rel=1e-5)
+
+
+@pytest.mark.parametrize("ends", ["by itself", "by Ctrl-C"])
+def test_averaged_weights_are_what_fit_leaves(ends):
+    model, (x, y) = small(optimizer=fastlstm.training.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)), data()
+    seen = [None]
+
+    def note(batch, logs):
+        weights = model.get_weights()
+        seen[0] = weights if seen[0] is None else [(a + w) / 2 for a, w in zip(seen[0], weights, strict=True)]
+        if ends == "by Ctrl-C" and batch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) if ends == "by Ctrl-C" else contextlib.nullcontext():
+        model.fit(x, y, batch_size=4, verbose=0, callbacks=[LambdaCallback(on_train_batch_end=note)])
+    for average, weight in zip(seen[0], model.get_weights(), strict=True):
+        np.testing.assert_allclose(weight, average, rtol=1e-5, atol=1e-7)
 
 
 # -- learning -----------------------------------------------------------------------------------------------------------

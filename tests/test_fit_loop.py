@@ -19,7 +19,7 @@ from fit_models import Seen, data, small
 import fastlstm
 from fastlstm import LSTM, Dense, Dropout, InputLayer, Sequential
 from fastlstm.training import batches
-from fastlstm.training.callbacks import History, LambdaCallback, TerminateOnNaN
+from fastlstm.training.callbacks import CSVLogger, History, LambdaCallback, TerminateOnNaN
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +67,23 @@ def test_nan_ends_the_training_when_asked(capsys):
         model.fit(x, y, verbose=0, callbacks=TerminateOnNaN(raise_error=True))
 
 
+@pytest.mark.parametrize("what", ["fit", "evaluate"])
+def test_an_error_closes_the_bar_and_the_files(what, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stderr", out := io.StringIO())
+    monkeypatch.setattr("fastlstm.progress.Progress._open", lambda self: setattr(self, "_plain", True))
+    model, (x, y) = small(), data()
+    log = CSVLogger(tmp_path / "log.csv")
+
+    def fail(batch, logs):
+        raise OSError("the disk is full")
+
+    failing = LambdaCallback(on_train_batch_end=fail, on_test_batch_end=fail)
+    with pytest.raises(OSError, match="full"):
+        getattr(model, what)(x, y, verbose=1, callbacks=[log, failing])
+    assert out.getvalue().endswith("\n")
+    assert log._file is None
+
+
 # -- epochs, batches, order ---------------------------------------------------------------------------------------------
 def test_order_of_events():
     model, (x, y) = small(), data(4)
@@ -111,6 +128,17 @@ def test_shuffle_makes_a_new_order_each_epoch_and_repeats_by_seed():
     assert [len(b.x) for b in batches.ArrayBatches(made, 6)] == [6, 6, 6, 2]
 
 
+def test_shuffle_within_batches():
+    made = batches.Batch(np.arange(20)[:, None], np.arange(20), None)
+    orders = [[batch.x[:, 0] for batch in passes] for passes in [batches.ArrayBatches(made, 6, shuffle="batch")] * 2]
+    for order in orders:
+        for k, part in enumerate(order):
+            assert sorted(part) == list(range(6 * k, min(6 * k + 6, 20)))
+    assert [list(part) for part in orders[0]] != [list(part) for part in orders[1]]
+    with pytest.raises(ValueError, match="`shuffle`"):
+        small().fit(*data(), shuffle="often", verbose=0)
+
+
 def test_same_seed_same_training():
     finals = []
     for _ in range(2):
@@ -148,6 +176,16 @@ def test_steps_per_epoch_goes_on_through_the_samples():
     history = model.fit(x, y, batch_size=4, steps_per_epoch=1, epochs=3, verbose=0)
     assert model.optimizer.iterations == 3
     assert len(history.epoch) == 3
+
+
+def test_every_validation_sees_the_same_samples():
+    model, (x, y) = small(optimizer=fastlstm.training.optimizers.SGD(0.0)), data()
+    history = model.fit(x, y, epochs=3, verbose=0, validation_data=(x, y), validation_batch_size=4, validation_steps=2).history
+    assert history["val_loss"] == [history["val_loss"][0]] * 3
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(x[:8], y[:8], verbose=0), rel=1e-6)
+    assert model.evaluate(x, y, batch_size=4, steps=2, verbose=0) == pytest.approx(history["val_loss"][0], rel=1e-6)
+    with pytest.warns(UserWarning, match="after 3 of 5 batches"):
+        assert model.evaluate(x, y, batch_size=4, steps=5, verbose=0) == model.evaluate(x, y, batch_size=4, verbose=0)
 
 
 def test_batches_that_somebody_else_makes():

@@ -1,10 +1,8 @@
-"""Sequential: the stack, building, masks, predict, summary, config, as a layer of another model; and the progress bar."""
+"""Sequential: the stack, building, masks, summary, config, as a layer of another model. test_predict.py has predict."""
 
 from __future__ import annotations
 
-import builtins
 import copy
-import io
 import json
 import pickle
 import random
@@ -28,7 +26,6 @@ from fastlstm import (
     Sequential,
     TimeDistributed,
     layers,
-    progress,
 )
 
 DATA = Path(__file__).parent / "data" / "keras3"
@@ -211,82 +208,26 @@ def test_mask_comes_out_of_an_inner_sequential(rng, inner):
     np.testing.assert_array_equal(nested.layers[0].compute_mask(x), (x != 0).any(-1))
 
 
-# -- predict ------------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 32, None])
-def test_predict_puts_batches_together(rng, batch_size):
-    model, x = small(), rng.normal(size=(7, 5, 4)).astype(np.float32)
-    y = model.predict(x, batch_size=batch_size, verbose=0)
-    assert y.dtype == np.float32
-    np.testing.assert_allclose(y, model(x), atol=1e-6)
-    assert model.predict(x[:0]).shape == (0, 2)
-    np.testing.assert_allclose(model.predict(x, batch_size=2, steps=2), y[:4], atol=1e-6)
-
-
-def test_predict_of_a_stateful_model_needs_whole_batches(rng):
-    model = Sequential([InputLayer(batch_shape=(2, 3, 4)), LSTM(3, stateful=True), Dense(1)])
-    x = rng.normal(size=(6, 3, 4)).astype(np.float32)
-    for arguments in ({"x": x, "batch_size": 32}, {"x": x[:5], "batch_size": 2}, {"x": x, "batch_size": 3}, {"x": x[:1]}):
-        with pytest.raises(ValueError, match="stateful"):
-            model.predict(**arguments)
-    assert not model.layers[0].states[0].value.any()  # nothing ran
-    y = model.predict(x, batch_size=2)
-    model.layers[0].reset_state()
-    np.testing.assert_array_equal(model.predict(x), y)
-    model.layers[0].reset_state()
-    np.testing.assert_array_equal(np.concatenate([model(x[k : k + 2]) for k in (0, 2, 4)]), y)
-
-
-@pytest.mark.parametrize("arguments", [{"batch_size": 0}, {"batch_size": 2.5}, {"steps": 0}, {"verbose": 3}, {"verbose": "yes"}])
-def test_predict_refuses(arguments):
-    with pytest.raises(ValueError, match=next(iter(arguments))):
-        small().predict(np.zeros((2, 5, 4)), **arguments)
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize("verbose", [1, True])
-def test_progress_bar_on_request(monkeypatch, verbose):
-    pytest.importorskip("tqdm", reason="draws the bar")
-    monkeypatch.setattr("sys.stderr", out := io.StringIO())
-    small().predict(np.zeros((5, 5, 4)), batch_size=1, verbose=verbose)
-    assert "predict" in out.getvalue()
-    assert "5/5" in out.getvalue()
-
-
-def test_progress_without_tqdm_is_a_line_of_text(monkeypatch):
-    real = builtins.__import__
-
-    def without_tqdm(name, *rest):
-        if name == "tqdm":
-            raise ImportError(name)
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without_tqdm)
-    monkeypatch.setattr(progress, "_REDRAW", -1.0)
-    monkeypatch.setattr("sys.stderr", out := io.StringIO())
-    small().predict(np.zeros((3, 5, 4)), batch_size=1, verbose=1)
-    assert out.getvalue() == "".join(f"\rpredict: {k}/3 (batch)" for k in range(4)) + "\n"
-
-
-@pytest.mark.parametrize(
-    ("patience", "terminal", "verbose", "drawn"),
-    [
-        (-1.0, True, "auto", True),
-        (3600.0, True, "auto", False),
-        (-1.0, False, "auto", False),
-        (-1.0, True, 0, False),
-        (3600.0, False, 2, True),
-    ],
-    ids=["long", "short", "no-terminal", "silent", "one-line"],
-)
-def test_progress_draws_only_when_it_should(monkeypatch, patience, terminal, verbose, drawn):
-    monkeypatch.setattr(progress, "_PATIENCE", patience)
-    monkeypatch.setattr("sys.stderr", out := Terminal() if terminal else io.StringIO())
-    small().predict(np.zeros((4, 5, 4)), batch_size=1, verbose=verbose)
-    assert bool(out.getvalue()) is drawn
+@pytest.mark.parametrize("run", ["call", "vjp", "train", "test"])
+def test_a_call_runs_no_layer_twice_to_find_the_mask(rng, run):
+    """The mask of an inner model depends on values, but states and dropout move on once a call."""
+    recurrent = LSTM(3, stateful=True, return_sequences=True, dropout=0.5)
+    inner = [Sequential([recurrent, Masking()]), Sequential([Masking(), Dense(2)])]
+    model = Sequential([InputLayer(batch_shape=(2, 5, 4)), *inner])
+    model.compile("sgd", "mse")
+    alone = LSTM.from_config(recurrent.get_config())
+    alone.build((2, 5, 4))
+    alone.set_weights(recurrent.get_weights())
+    x, y = (rng.normal(size=(2, 5, n)).astype(np.float32) for n in (4, 2))
+    if run == "train":
+        model.train_on_batch(x, y)
+        assert recurrent.cell.seed_generator.state[1] == 1
+        return
+    {"call": model, "vjp": lambda x: model.vjp(x, training=False), "test": lambda x: model.test_on_batch(x, y)}[run](x)
+    alone(x)
+    for state, expected in zip(recurrent.states, alone.states, strict=True):
+        np.testing.assert_array_equal(state.value, expected.value)
+    assert recurrent.cell.seed_generator.state[1] == 1
 
 
 # -- summary and config -------------------------------------------------------------------------------------------------

@@ -55,6 +55,31 @@ def test_weights_count_as_they_were_and_a_pullback_may_be_called_again():
                 np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Activation("linear"),
+        Dropout(0.5),
+        Flatten(),
+        Reshape((12,)),
+        layers.Permute((2, 1)),
+        layers.ZeroPadding1D(1),
+        layers.GlobalAveragePooling1D(),
+        layers.InputLayer((4, 3)),
+        Sequential([Flatten(), Reshape((3, 4))]),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_a_gradient_belongs_to_the_one_who_asked(layer):
+    y, pullback = layer.vjp(draw(2, 4, 3).astype(np.float32), training=False)
+    dy = draw(*y.shape).astype(np.float32)
+    before = dy.copy()
+    dx = pullback(dy).inputs
+    dx += 1
+    np.testing.assert_array_equal(dy, before)
+    np.testing.assert_array_equal(pullback(dy).inputs + 1, dx)
+
+
 def test_frozen_layers_and_weights_have_no_gradient():
     layer = Dense(2, **F64)
     check_layer(layer, draw(3, 4))

@@ -44,6 +44,15 @@ def shape_tuple(shape: Any) -> tuple:
         raise TypeError(f"The argument `input_shape` must be a tuple of sizes. Received: input_shape={shape!r}") from None
 
 
+def _own(gradient: np.ndarray | None, dys: Any) -> np.ndarray | None:
+    """``gradient`` as an array that its receiver may write into: layers that only move numbers hand on views of ``dys``."""
+    if gradient is None:
+        return None
+    given = [dy for dy in (dys if isinstance(dys, list) else [dys]) if dy is not None]
+    own = gradient.flags.writeable and not any(np.may_share_memory(gradient, dy) for dy in given)
+    return gradient if own else gradient.copy()
+
+
 def _activity_table() -> weakref.WeakKeyDictionary:
     if not hasattr(_thread, "activity"):
         _thread.activity = weakref.WeakKeyDictionary()
@@ -286,7 +295,7 @@ class Layer:
             if not several:
                 dys = np.zeros(forms[0].shape, forms[0].arithmetic) if dys[0] is None else dys[0]
             dx, dweights = pull(dys)
-            return Gradients(like(dx, x_form), None, weights(dweights))
+            return Gradients(_own(like(dx, x_form), dys), None, weights(dweights))
 
         return outputs, with_activity_losses(self, outputs, pullback)
 
@@ -301,6 +310,10 @@ class Layer:
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask that goes on to the next layer: the same, where the layer supports masking, else None."""
         return mask if self.supports_masking else None
+
+    def mask_after_call(self, inputs: Any, mask: Any) -> Any:
+        """``compute_mask`` for the arguments of the call or ``vjp`` that this thread made last; models need not run again."""
+        return self.compute_mask(inputs, mask)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Shape of the output for an input shape; None entries stay None. Default: the same."""

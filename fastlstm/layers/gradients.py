@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import activations
+from .. import activations, regularizers
 
 
 class Gradients(NamedTuple):
@@ -123,7 +123,7 @@ def with_activity_losses(layer: Any, outputs: Any, pullback: Pullback) -> Pullba
         return pullback
     several = isinstance(outputs, (tuple, list))
     arrays = list(outputs) if several else [outputs]
-    own = [layer.activity_regularizer.gradient(t) / np.asarray(max(len(t), 1), t.dtype) for t in arrays]
+    own = [regularizers.gradient(layer.activity_regularizer, t) / np.asarray(max(len(t), 1), t.dtype) for t in arrays]
 
     def joined(dy: Any) -> Gradients:
         dys = list(dy) if several and dy is not None else [dy] * len(own)

@@ -5,6 +5,8 @@ In terms of ``layers``; made by callers and by ``models.saving``. A Sequential i
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +19,15 @@ from ..layers.gradients import Pullback
 from ..layers.wrapper import build_inner, inner_layer, serialize
 from ..training.trainer import Trainer
 from .summary import summary_lines
+
+_thread = threading.local()
+
+
+def _masks() -> weakref.WeakKeyDictionary:
+    """The mask that came out of this thread's last call of each model."""
+    if not hasattr(_thread, "masks"):
+        _thread.masks = weakref.WeakKeyDictionary()
+    return _thread.masks
 
 
 class Sequential(Trainer):
@@ -183,16 +194,16 @@ class Sequential(Trainer):
         return self._chain(x, mask, lambda layer, x, mask: layer(x, mask=mask, training=training))
 
     def _chain(self, x: np.ndarray, mask: Any, run: Callable[[Layer, np.ndarray, Any], Any]) -> Any:
-        """``run(layer, x, mask)`` for one layer after the other. Returns the last one's output."""
+        """``run(layer, x, mask)`` for one layer after the other. Returns the last one's output; its mask is kept."""
         x = self._fit_rank(x)
         layers = self.layers
         for index, layer in enumerate(layers, 1):
             y = run(layer, x, mask)
-            if index < len(layers):
-                if isinstance(y, (tuple, list)):
-                    raise _several(layer)
-                mask = layer.compute_mask(x, mask)
+            if index < len(layers) and isinstance(y, (tuple, list)):
+                raise _several(layer)
+            mask = layer.mask_after_call(x, mask)
             x = y
+        _masks()[self] = mask
         return x
 
     def vjp(self, inputs: Any, mask: Any = None, training: bool = True) -> tuple[Any, Pullback]:
@@ -236,6 +247,10 @@ class Sequential(Trainer):
         raise ValueError(
             f'Invalid input shape for model "{self.name}". Expected shape {expected}. Received: inputs.shape={x.shape}'
         )
+
+    def mask_after_call(self, inputs: Any, mask: Any) -> Any:
+        """As the layers said in the call: running them again would draw dropout and carry states a second time."""
+        return _masks().get(self)
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask that the last layer gives on. Runs only the layers before the last one that makes a mask of its values."""

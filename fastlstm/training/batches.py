@@ -5,9 +5,11 @@ Terms of Keras' data adapters: x, y, sample_weight, class_weight, validation_spl
 
 from __future__ import annotations
 
+import itertools
 import math
+import numbers
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,28 +30,35 @@ class ArrayBatches:
     """All samples of arrays, batch by batch; iterating makes one pass. ``len``: batches of a pass.
 
     Args: ``batch`` (arrays of one length); ``size``: samples a batch; ``shuffle``: a new order at every pass, drawn from a
-    generator whose seed comes from Python's ``random`` (``random.seed(...)`` makes a training repeatable).
+    generator whose seed comes from Python's ``random`` (``random.seed(...)`` makes a training repeatable); "batch": the samples
+    change places within their batch only. ValueError for another ``shuffle``.
     """
 
-    def __init__(self, batch: Batch, size: int, shuffle: bool = False):
-        self.batch, self.size = batch, size
-        self._order = random.generator(random.default_seed()) if shuffle else None
+    def __init__(self, batch: Batch, size: int, shuffle: bool | str = False):
+        if isinstance(shuffle, str) and shuffle != "batch":
+            raise ValueError(f"The argument `shuffle` must be True, False or 'batch'. Received: shuffle={shuffle!r}")
+        self.batch, self.size, self.shuffle = batch, size, shuffle
+        self._random = random.generator(random.default_seed()) if shuffle else None
 
     def __len__(self) -> int:
         return math.ceil(len(self.batch.x) / self.size)
 
     def __iter__(self) -> Iterator[Batch]:
         count = len(self.batch.x)
-        order = None if self._order is None else self._order.permutation(count)
+        order = np.arange(count)
+        if self._random is not None and self.shuffle != "batch":
+            self._random.shuffle(order)
         for start in range(0, count, self.size):
-            part = slice(start, start + self.size) if order is None else order[start : start + self.size]
+            part: Any = slice(start, start + self.size)
+            if self._random is not None:
+                part = self._random.permutation(order[part]) if self.shuffle == "batch" else order[part]
             yield Batch(*(None if array is None else array[part] for array in self.batch))  # type: ignore[arg-type]
 
 
 class IterableBatches:
     """The batches that somebody else makes: an iterable of x, (x, y) or (x, y, sample_weight); one pass an epoch."""
 
-    def __init__(self, source: Any, class_weight: Mapping[int, float] | None = None):
+    def __init__(self, source: Iterable[Any], class_weight: Mapping[int, float] | None = None):
         self.source, self.class_weight = source, class_weight
 
     def __iter__(self) -> Iterator[Batch]:
@@ -62,19 +71,22 @@ class IterableBatches:
 
 
 class Stream:
-    """One epoch's batches after the other. ``steps``: batches an epoch; a pass then may go on in the next one. None: one pass."""
+    """One epoch's batches after the other. ``steps``: batches an epoch, None: one pass.
+
+    ``epoch`` is for training: with ``steps`` a pass may go on in the next epoch. ``once`` is for everything else: it begins at
+    the front, so that every evaluation sees the same samples.
+    """
 
     def __init__(self, batches: ArrayBatches | IterableBatches, steps: int | None = None):
         self.batches, self.steps = batches, steps
         self._pass: Iterator[Batch] | None = None
 
-    def __len__(self) -> int:
-        return self.steps or len(self.batches)  # type: ignore[arg-type]
-
-    @property
-    def known_steps(self) -> int | None:
-        """Batches an epoch, None where nobody knows."""
-        return len(self) if self.steps or hasattr(self.batches, "__len__") else None
+    def length(self, once: bool = False) -> int | None:
+        """How many batches ``epoch``, or ``once``, will give; None where nobody knows."""
+        there = len(self.batches) if isinstance(self.batches, ArrayBatches) else None
+        if self.steps is None or there is None:
+            return self.steps or there
+        return min(self.steps, there) if once else self.steps
 
     def epoch(self) -> Iterator[Batch]:
         """The batches of the next epoch; fewer, with a warning, where a generator has run dry."""
@@ -91,6 +103,15 @@ class Stream:
                 return
             yield batch
 
+    def once(self) -> Iterator[Batch]:
+        """The first ``steps`` batches of a new pass, or all of them; with a warning where there are fewer."""
+        found = 0
+        for batch in itertools.islice(self._counted(), self.steps):
+            found += 1
+            yield batch
+        if self.steps and 0 < found < self.steps:
+            warnings.warn(f"The data end after {found} of {self.steps} batches", stacklevel=3)
+
     def _counted(self) -> Iterator[Batch]:
         empty = True
         for batch in self.batches:
@@ -101,7 +122,7 @@ class Stream:
 
 
 def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | None = None) -> Batch:
-    """The arrays as a Batch. ValueError for different lengths, and for both kinds of weights at once."""
+    """The arrays as a Batch. ValueError for no samples, different lengths, and for both kinds of weights at once."""
     if class_weight is not None and weight is not None:
         raise ValueError("The arguments `sample_weight` and `class_weight` cannot both be given")
     samples = require_array(x, "x")
@@ -113,6 +134,8 @@ def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | Non
     weights = None if weight is None else _array(weight, "sample_weight")
     if samples.ndim == 0:
         raise ValueError("The argument `x` must have a batch axis. Received: a single number")
+    if not len(samples):
+        raise ValueError(f"The argument `x` has no samples. Received: x.shape={samples.shape}")
     for name, array in (("y", targets), ("sample_weight", weights)):
         if array is not None and (array.ndim == 0 or len(array) != len(samples)):
             raise ValueError(
@@ -131,6 +154,8 @@ def class_weights(y: np.ndarray, weights: Mapping[int, float]) -> np.ndarray:
     """The weight [N] of each sample by its class: ``y`` [N] or [N,1] class numbers, or [N,K] one-hot; 1 for classes not named."""
     if not isinstance(weights, Mapping):
         raise ValueError(f"The argument `class_weight` must be a dict {{class: weight}}. Received: {weights!r}")
+    if not all(isinstance(value, numbers.Real) for value in weights.values()):
+        raise ValueError(f"The argument `class_weight` must hold a number for each class. Received: {weights!r}")
     if y.ndim > 2:
         raise ValueError(f"The argument `class_weight` takes `y` with at most two axes. Received: y.shape={y.shape}")
     if y.ndim == 2:
@@ -142,11 +167,11 @@ def class_weights(y: np.ndarray, weights: Mapping[int, float]) -> np.ndarray:
 def split(batch: Batch, fraction: float) -> tuple[Batch, Batch]:
     """The first and the last ``fraction`` of the samples. ValueError unless 0 < fraction < 1 and both parts have samples."""
     count = len(batch.x)
-    at = math.floor(count * (1.0 - fraction)) if 0 < fraction < 1 else 0
+    at = math.floor(count * (1.0 - fraction)) if isinstance(fraction, numbers.Real) and 0 < fraction < 1 else 0
     if not 0 < at < count:
         raise ValueError(
             "The argument `validation_split` must be between 0 and 1 and leave samples on both sides. "
-            f"Received: validation_split={fraction} of {count} samples"
+            f"Received: validation_split={fraction!r} of {count} samples"
         )
     parts = ((None if a is None else a[:at], None if a is None else a[at:]) for a in batch)
     first, last = zip(*parts, strict=True)
@@ -155,4 +180,4 @@ def split(batch: Batch, fraction: float) -> tuple[Batch, Batch]:
 
 def is_arrays(x: Any) -> bool:
     """Whether ``x`` is an array (or something that is refused as one), not an iterable of batches."""
-    return hasattr(x, "__array__") or isinstance(x, (list, tuple)) or not hasattr(x, "__iter__")
+    return hasattr(x, "__array__") or isinstance(x, (list, tuple, str, Mapping)) or not hasattr(x, "__iter__")

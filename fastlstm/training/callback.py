@@ -78,6 +78,9 @@ class Callback:
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """After a batch of ``predict``; ``logs["outputs"]`` is its output."""
 
+    def _abandon(self) -> None:
+        """After an error, in place of ``on_train_end``: lets go of what is open (a file, a bar)."""
+
 
 class CallbackList:
     """Calls every callback in order. ``callbacks``: one, an iterable of them, or None. TypeError for anything else."""

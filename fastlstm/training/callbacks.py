@@ -122,6 +122,9 @@ class CSVLogger(Callback):
     def on_train_end(self, logs: Logs | None = None) -> None:
         self._close()
 
+    def _abandon(self) -> None:
+        self._close()
+
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()

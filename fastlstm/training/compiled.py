@@ -22,12 +22,13 @@ class Compiled:
     """Args as of ``Trainer.compile``; ValueError for names that are not known."""
 
     def __init__(self, optimizer: Any, loss: Any, loss_weights: Any, plain: Any, weighted: Any):
+        loss = _of_one_output(loss, "loss")
         self.given = {"loss": loss, "loss_weights": loss_weights, "metrics": plain, "weighted_metrics": weighted}
         self.optimizer = optimizers.get(optimizer)
         if self.optimizer is None:
             raise ValueError("The argument `optimizer` must be an optimizer, its name or its config. Received: None")
         self._factor = _one_number(loss_weights)
-        self._plain_ids, self._weighted_ids = _listed(plain, "metrics"), _listed(weighted, "weighted_metrics")
+        self._plain_ids, self._weighted_ids = _listed(plain), _listed(weighted)
         for identifier in [loss, *self._plain_ids, *self._weighted_ids]:
             if isinstance(identifier, str) and identifier.lower() not in _NAMELESS:
                 (losses if identifier is loss else metrics).get(identifier)  # a wrong name is told now, not at the first batch
@@ -102,11 +103,6 @@ class Compiled:
         values = [self._sum / self._count if self._count else 0.0, *(float(metric.result()) for metric in self.metrics)]
         return dict(zip(self.names, values, strict=True))
 
-    def finish(self, variables: list[Any]) -> None:
-        """What the optimizer has to do when all steps are done (averaged weights)."""
-        if hasattr(self.optimizer, "finalize_variable_values"):
-            self.optimizer.finalize_variable_values(variables)
-
     # -- files ----------------------------------------------------------------------------------------------------
     def get_config(self) -> dict[str, Any]:
         """The ``compile_config`` of a .keras file; empty, with a warning, where the caller's own functions cannot be written."""
@@ -134,18 +130,33 @@ def _masked(weight: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray | 
     return ones if weight is None else ones * weight.reshape(weight.shape + (1,) * (2 - weight.ndim))
 
 
-def _listed(given: Any, name: str) -> list[Any]:
+def _is_per_output(given: Any) -> bool:
+    """Whether ``given`` says something for each output, in order or by name; the config of an object is a dict as well."""
+    return isinstance(given, (list, tuple)) or (isinstance(given, dict) and "class_name" not in given)
+
+
+def _listed(given: Any) -> list[Any]:
+    """All metrics of the one output: Keras takes them one by one, in lists, and in dicts by the output's name."""
     if given is None:
         return []
-    if isinstance(given, dict):
-        raise ValueError(f"The argument `{name}` must be a list: the model has one output. Received: {given!r}")
-    return list(given) if isinstance(given, (list, tuple)) else [given]
+    if not _is_per_output(given):
+        return [given]
+    return [one for entry in (given.values() if isinstance(given, dict) else given) for one in _listed(entry)]
+
+
+def _of_one_output(given: Any, name: str) -> Any:
+    """``given``, or the only entry of a list or dict that has one for each output. ValueError for more, or none."""
+    if not _is_per_output(given):
+        return given
+    entries = list(given.values() if isinstance(given, dict) else given)
+    if len(entries) != 1:
+        raise ValueError(f"The argument `{name}` must be for one output, which is all that the model has. Received: {given!r}")
+    return entries[0]
 
 
 def _one_number(weights: Any) -> float:
-    """``loss_weights`` of a model with one output: None, a number, or a list of one."""
-    if isinstance(weights, (list, tuple)) and len(weights) == 1:
-        weights = weights[0]
+    """``loss_weights`` of a model with one output: None, a number, or one in a list or dict."""
+    weights = _of_one_output(weights, "loss_weights")
     if weights is None:
         return 1.0
     if isinstance(weights, bool) or not isinstance(weights, (int, float)):

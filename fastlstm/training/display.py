@@ -74,6 +74,9 @@ class Display(Callback):
             self._progress.__exit__(None, None, None)
         self._progress = None
 
+    def _abandon(self) -> None:
+        self._close(None)
+
     def _line(self, what: str, logs: Logs | None) -> None:
         seconds = time.monotonic() - self._start
         print(f"{what}: {', '.join(filter(None, [f'{seconds:.1f} s', note_of(logs)]))}", file=sys.stderr, flush=True)

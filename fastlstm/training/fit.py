@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import regularizers
 from ..layers.gradients import joining_activity_losses
 from .batches import Batch, Stream
 from .callback import CallbackList
@@ -27,6 +28,21 @@ class Schedule(NamedTuple):
     first: int
     last: int
     validation_freq: Any
+
+    @classmethod
+    def of(cls, initial_epoch: Any, epochs: Any, validation_freq: Any) -> Schedule:
+        """As the arguments of ``fit`` say. ValueError unless they are whole numbers, ``validation_freq`` also a list of them."""
+        for name, value in (("epochs", epochs), ("initial_epoch", initial_epoch)):
+            if not isinstance(value, (int, np.integer)) or value < 0:
+                raise ValueError(f"The argument `{name}` must be a whole number of at least 0. Received: {name}={value!r}")
+        several = isinstance(validation_freq, (list, tuple, set, range))
+        listed = list(validation_freq) if several else [validation_freq]
+        if not all(isinstance(number, (int, np.integer)) and number > 0 for number in listed):
+            raise ValueError(
+                "The argument `validation_freq` must be a whole number of at least 1, or a list of epochs counted from 1. "
+                f"Received: validation_freq={validation_freq!r}"
+            )
+        return cls(int(initial_epoch), int(epochs), listed if several else int(validation_freq))
 
     def validates(self, epoch: int) -> bool:
         number = epoch + 1
@@ -51,11 +67,19 @@ def fit(model: Any, stream: Stream, validation: Stream | None, callbacks: Callba
                 interruption.check()
                 if model.stop_training:
                     break
-            model.compilation.finish(model.trainable_weights)
         except KeyboardInterrupt:
-            callbacks.call("on_train_end", logs)
+            _finish(model, callbacks, logs)
             raise
-        callbacks.call("on_train_end", logs)
+        except BaseException:
+            callbacks.call("_abandon")
+            raise
+        _finish(model, callbacks, logs)
+
+
+def _finish(model: Any, callbacks: CallbackList, logs: dict[str, Any]) -> None:
+    """After the last update, also where Ctrl-C made it the last."""
+    model.optimizer.finalize_variable_values(model.trainable_weights)
+    callbacks.call("on_train_end", logs)
 
 
 def _epoch(model: Any, stream: Stream, callbacks: CallbackList, epoch: int, interruption: Interruption) -> dict[str, Any]:
@@ -78,12 +102,17 @@ def evaluate(model: Any, stream: Stream, callbacks: CallbackList, interruption: 
     compiled: Compiled = model.compilation
     compiled.reset()
     callbacks.call("on_test_begin", {})
-    for step, batch in enumerate(stream.epoch()):
-        callbacks.call("on_test_batch_begin", step, {})
-        test_step(model, batch)
-        callbacks.call("on_test_batch_end", step, compiled.result())
-        if interruption is not None:
-            interruption.check()
+    try:
+        for step, batch in enumerate(stream.once()):
+            callbacks.call("on_test_batch_begin", step, {})
+            test_step(model, batch)
+            callbacks.call("on_test_batch_end", step, compiled.result())
+            if interruption is not None:
+                interruption.check()
+    except BaseException:
+        if interruption is None:  # by itself, not in a training
+            callbacks.call("_abandon")
+        raise
     logs = compiled.result()
     callbacks.call("on_test_end", logs)
     return logs
@@ -100,7 +129,7 @@ def train_step(model: Any, batch: Batch) -> None:
     gradients = _trained(model, pullback(dy).weights)
     for variable, gradient in gradients:
         if variable.regularizer is not None:
-            gradient += variable.regularizer.gradient(variable.value).astype(gradient.dtype, copy=False)
+            gradient += regularizers.gradient(variable.regularizer, variable.value).astype(gradient.dtype, copy=False)
     compiled.optimizer.apply([gradient for _, gradient in gradients], [variable for variable, _ in gradients])
     compiled.update(batch, y, mask, value + penalties)
 
@@ -127,10 +156,10 @@ def _trained(model: Any, gradients: list[np.ndarray | None]) -> list[tuple[Any, 
 
 
 def output_mask(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """The time mask that goes with the output [N,T,…], or None: masked steps count neither in the loss nor in the metrics."""
+    """The time mask that goes with the output [N,T,…] of the call just made, or None: masked steps do not count."""
     if not isinstance(y, np.ndarray) or y.ndim < 3:  # one answer a sample
         return None
-    mask = model.compute_mask(x)
+    mask = model.mask_after_call(x, None)
     return mask if isinstance(mask, np.ndarray) and mask.shape == y.shape[:2] else None
 
 

@@ -1,4 +1,4 @@
-"""Trainer: compile, fit, evaluate, predict, train_on_batch and test_on_batch of a model (terms of ``keras.Model``).
+"""Trainer: compile, fit, evaluate, predict, and the same for one batch (terms of ``keras.Model``).
 
 ``models.Sequential`` derives from it. In terms of the model's own call, ``vjp``, ``weights`` and ``losses``; the work is done by
 ``batches``, ``compiled`` and ``fit``, which are loaded when somebody trains.
@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 
 from ..layers.base import Layer
 from ..layers.checks import positive_int
-from ..progress import Progress
+from ..progress import Progress, check_verbose
 
 if TYPE_CHECKING:
     from .batches import Stream
@@ -52,11 +51,16 @@ class Trainer(Layer):
         loss_weights: Any = None,
         metrics: Any = None,
         weighted_metrics: Any = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: Any = "auto",
+        auto_scale_loss: bool = True,
     ) -> None:
         """Says how to train: optimizer, loss and metrics, each by name, object or config; must come before ``fit``.
 
         ``loss_weights``: one number that the loss is multiplied with. "accuracy" stands for the accuracy that fits the shapes
-        of y and of the output; ``weighted_metrics`` are those that sample weights count in.
+        of y and of the output; ``weighted_metrics`` are those that sample weights count in. The last four arguments say how
+        Keras runs a step; they are accepted and change nothing here.
         ValueError for unknown names.
         """
         from .compiled import Compiled
@@ -69,8 +73,9 @@ class Trainer(Layer):
         if self._compiled is None and self._from_file is not None and self._from_file[0].get("optimizer") is not None:
             config, file = self._from_file
             known = ("optimizer", "loss", "loss_weights", "metrics", "weighted_metrics")
+            arguments: dict[str, Any] = {key: config.get(key) for key in known}
             try:
-                self.compile(**{key: config.get(key) for key in known})
+                self.compile(**arguments)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{file}: cannot train as its compile_config says, call `model.compile(…)`: {error}") from error
         if self._compiled is None:
@@ -123,7 +128,7 @@ class Trainer(Layer):
         callbacks: Any = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
-        shuffle: bool = True,
+        shuffle: bool | str = True,
         class_weight: Any = None,
         sample_weight: Any = None,
         initial_epoch: int = 0,
@@ -138,20 +143,26 @@ class Trainer(Layer):
         None: 32, or what a stateful model was built for. ``verbose``: 1 a bar an epoch, 2 a line an epoch, 0 nothing, "auto": 1
         on a terminal, else 2; on stderr. ``validation_split``: this last part of the samples (before shuffling) validates;
         ``validation_data``: (x, y), (x, y, sample_weight), or an iterable of batches. ``shuffle``: a new order in every epoch,
-        repeatable by ``random.seed(...)``. ``class_weight``: {class: weight}; ``sample_weight`` [N] or [N,T].
-        ``steps_per_epoch``: batches an epoch. ``validation_freq``: validate in every n-th epoch, or in the listed ones (from 1).
+        repeatable by ``random.seed(...)``; "batch": within each batch only. ``class_weight``: {class: weight};
+        ``sample_weight`` [N] or [N,T].
+        ``steps_per_epoch``: batches an epoch; ``validation_steps``: batches of a validation, from the front each time.
+        ``validation_freq``: validate in every n-th epoch, or in the listed ones (from 1).
 
         Masks: steps that the model masks do not count in the loss. Stateful models: states go on from batch to batch and from
         epoch to epoch, validation included; reset them in a callback, and pass ``shuffle=False``.
         Ctrl-C ends the training between two batches (see ``training.fit``). A NaN loss is shown and does not end it, see
         ``callbacks.TerminateOnNaN``.
-        ValueError before ``compile``, for arrays of different lengths, and for a batch size that a stateful model cannot take.
+        ValueError before ``compile``, for no samples, arrays of different lengths, and a batch size that a stateful model cannot
+        take.
         """
         from . import fit as loop
-        from .batches import is_arrays
 
-        compiled = self.compilation
-        compiled.need_loss()
+        self.compilation.need_loss()
+        schedule = loop.Schedule.of(initial_epoch, epochs, validation_freq)
+        steps = {"steps_per_epoch": steps_per_epoch, "validation_steps": validation_steps}
+        for name, value in {**steps, "validation_batch_size": validation_batch_size}.items():
+            if value is not None:
+                positive_int(value, name)
         if validation_split and validation_data is None:
             from .batches import checked, split
 
@@ -160,18 +171,24 @@ class Trainer(Layer):
         stream = self._stream(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
         validation = None
         if validation_data is not None:
-            parts = (validation_data,) if not isinstance(validation_data, (tuple, list)) else tuple(validation_data)
-            if not 1 <= len(parts) <= 3 or (len(parts) == 1 and is_arrays(parts[0])):
-                raise ValueError("The argument `validation_data` must be (x, y), (x, y, sample_weight) or an iterable of batches")
-            val_x, val_y, val_weight = (*parts, None, None)[:3]
-            validation = self._stream(val_x, val_y, val_weight, validation_batch_size or batch_size, validation_steps)
-        if not isinstance(validation_freq, int):
-            validation_freq = [int(number) for number in validation_freq]
-        elif validation_freq < 1:
-            raise ValueError(f"The argument `validation_freq` must be at least 1. Received: {validation_freq}")
-        self.history, listed = self._callbacks(callbacks, verbose, epochs, stream.known_steps)
-        loop.fit(self, stream, validation, listed, loop.Schedule(initial_epoch, epochs, validation_freq))
+            validation = self._validation(validation_data, validation_batch_size or batch_size, validation_steps)
+        self.history, listed = self._callbacks(callbacks, verbose, epochs, stream.length())
+        loop.fit(self, stream, validation, listed, schedule)
         return self.history
+
+    def _validation(self, data: Any, batch_size: int | None, steps: int | None) -> Stream:
+        """The batches of ``validation_data``. ValueError, TypeError that name this argument."""
+        from .batches import is_arrays
+
+        parts = tuple(data) if isinstance(data, (tuple, list)) else (data,)
+        if not 1 <= len(parts) <= 3 or (len(parts) == 1 and is_arrays(parts[0])):
+            raise ValueError("The argument `validation_data` must be (x, y), (x, y, sample_weight) or an iterable of batches")
+        try:
+            x, y, weight = (*parts, None, None)[:3]
+            return self._stream(x, y, weight, batch_size, steps)
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"The argument `validation_data` is not right: {error}") from error
 
     def evaluate(
         self,
@@ -184,7 +201,7 @@ class Trainer(Layer):
         callbacks: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Loss and metrics over the samples, penalties included. Args as in ``fit``.
+        """Loss and metrics over the samples, penalties included. Args as in ``fit``; ``steps``: no more batches than these.
 
         Returns a float (the loss), or where there are metrics a list in ``metrics_names`` order; with ``return_dict`` a dict.
         """
@@ -192,7 +209,7 @@ class Trainer(Layer):
 
         self.compilation.need_loss()
         stream = self._stream(x, y, sample_weight, batch_size, steps)
-        _, listed = self._callbacks(callbacks, verbose, 1, stream.known_steps)
+        _, listed = self._callbacks(callbacks, verbose, 1, stream.length(once=True))
         return _answer(loop.evaluate(self, stream, listed), return_dict)
 
     def train_on_batch(
@@ -242,7 +259,7 @@ class Trainer(Layer):
         weight: Any,
         batch_size: int | None,
         steps: int | None,
-        shuffle: bool = False,
+        shuffle: bool | str = False,
         class_weight: Any = None,
     ) -> Stream:
         from .batches import ArrayBatches, IterableBatches, Stream, checked, is_arrays
@@ -254,8 +271,6 @@ class Trainer(Layer):
                 raise ValueError("Where `x` is an iterable of batches, `y` and `sample_weight` must come with the batches")
             return Stream(IterableBatches(x, class_weight), steps)
         batch = checked(x, y, weight, class_weight)
-        if not len(batch.x):
-            raise ValueError(f"The argument `x` has no samples. Received: x.shape={batch.x.shape}")
         return Stream(ArrayBatches(batch, self._batch_size(batch_size, len(batch.x)), shuffle), steps)
 
     # -- prediction -----------------------------------------------------------------------------------------------
@@ -264,36 +279,42 @@ class Trainer(Layer):
     ) -> Any:
         """The model's output for all samples of ``x`` [N,…], computed in batches and put together.
 
-        Args: ``batch_size``: samples a batch; None: 32, or what a stateful model was built for. ``verbose``: 1 a progress bar, 0
-        none, "auto" a bar if the work lasts longer than a second and stderr is a terminal. ``steps``: at most so many batches.
-        ``callbacks``: Callback objects, whose ``on_predict_…`` methods are called.
-        ValueError for a batch size or steps below 1, and for a stateful model unless all batches are of the size it was
-        built for (checked before anything runs).
+        Args: ``x``: an array, or an iterable of batches, each x alone or first in a tuple. ``batch_size``: samples a batch; None:
+        32, or what a stateful model was built for. ``verbose``: 1 a progress bar, 0 none, "auto" a bar if the work lasts longer
+        than a second and stderr is a terminal. ``steps``: at most so many batches. ``callbacks``: hear of ``on_predict_…``.
+        ValueError for a batch size or steps below 1, for an iterable without batches, and for a stateful model unless all
+        batches are of the size it was built for (of an array checked before anything runs).
         """
+        from .batches import is_arrays
         from .callback import CallbackList
 
-        x = self._as_input(x, "x")
-        if x.ndim == 0:
-            raise ValueError("The argument `x` must have a batch axis. Received: a single number")
-        size = self._batch_size(batch_size, len(x))
-        batches = math.ceil(len(x) / size)
-        if steps is not None:
-            batches = min(batches, positive_int(steps, "steps"))
-        if batches == 0:
-            return self(x)
-        parts = []
-        listed = CallbackList(callbacks, self, {"verbose": verbose, "epochs": 1, "steps": batches})
-        with Progress(batches, verbose) as progress:
-            listed.call("on_predict_begin", None)
-            for k in range(batches):
-                listed.call("on_predict_batch_begin", k, None)
-                parts.append(self(x[k * size : (k + 1) * size]))
-                listed.call("on_predict_batch_end", k, {"outputs": parts[-1]})
+        check_verbose(verbose)
+        if is_arrays(x):
+            x = self._as_input(x, "x")
+            if x.ndim and not len(x):
+                self._batch_size(batch_size, 0)
+                return self(x)
+        stream = self._stream(x, None, None, batch_size, steps)
+        total = stream.length(once=True)
+        listed = CallbackList(callbacks, self, {"verbose": verbose, "epochs": 1, "steps": total})
+        parts: list[Any] = []
+        listed.call("on_predict_begin", {})
+        with Progress(total, verbose) as progress:
+            for batch in stream.once():
+                listed.call("on_predict_batch_begin", len(parts), {})
+                parts.append(self(batch.x))
+                listed.call("on_predict_batch_end", len(parts) - 1, {"outputs": parts[-1]})
                 progress.advance()
-            listed.call("on_predict_end", None)
+        listed.call("on_predict_end", {})
+        if not parts:
+            raise ValueError("The argument `x` is an iterable without batches")
         if isinstance(parts[0], tuple):
             return tuple(_joined(list(outputs)) for outputs in zip(*parts, strict=True))
         return _joined(parts)
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """The model's output for ``x`` [N,…], computed at once."""
+        return self(x)
 
     def _batch_size(self, batch_size: int | None, samples: int) -> int:
         """Samples a batch for ``samples`` samples. ValueError where a stateful model cannot take them."""
