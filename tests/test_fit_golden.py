@@ -1,4 +1,4 @@
-"""fit against Keras: the same samples in the same order give the same losses, metrics and weights (tools/golden_fit.py)."""
+"""fit against Keras: the same samples in the same order give the same losses, metrics and weights (golden/make_fit.py)."""
 
 from __future__ import annotations
 

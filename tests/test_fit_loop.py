@@ -200,11 +200,29 @@ def test_batches_that_somebody_else_makes():
     assert model.optimizer.iterations == 4
     assert model.evaluate(Twice(), verbose=0) == pytest.approx(model.evaluate(x, y, verbose=0), rel=1e-6)
     with pytest.warns(UserWarning, match="no data"):
-        model.fit((item for item in made), epochs=2, verbose=0)
+        history = model.fit((item for item in made), epochs=3, verbose=0)
+    assert history.epoch == [0]  # there is nothing to tell of an epoch without batches
     with pytest.raises(ValueError, match="come with the batches"):
         model.fit(Twice(), y)
     with pytest.raises(ValueError, match="4 entries"):
         model.fit(iter([(x, y, None, None)]), verbose=0)
+
+
+@pytest.mark.parametrize("what", ["x", "validation_data"])
+@pytest.mark.filterwarnings("ignore:`x` has no data")
+def test_iterables_without_batches_are_refused(what):
+    model, (x, y) = small(), data()
+    with pytest.raises(ValueError, match=f"`{what}` is an iterable without batches"):
+        model.fit(iter(()), verbose=0) if what == "x" else model.fit(x, y, validation_data=iter(()), verbose=0)
+    with pytest.raises(ValueError, match="`x` is an iterable without batches"):
+        model.evaluate(iter(()), verbose=0)
+
+
+def test_validation_by_a_generator_that_runs_dry():
+    model, (x, y) = small(), data()
+    with pytest.warns(UserWarning, match="no data"):
+        history = model.fit(x, y, epochs=3, validation_data=(item for item in [(x, y)]), verbose=0).history
+    assert (len(history["loss"]), len(history["val_loss"])) == (3, 1)
 
 
 # -- stateful -----------------------------------------------------------------------------------------------------------

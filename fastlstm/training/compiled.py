@@ -98,6 +98,11 @@ class Compiled:
         for metric in self._weighted:
             metric.update_state(batch.y, y, _masked(batch.weight, mask))
 
+    @property
+    def has_seen(self) -> bool:
+        """Whether there was a batch since ``reset``."""
+        return self._count > 0
+
     def result(self) -> dict[str, float]:
         """{"loss": mean over the samples, name of each metric: its value}."""
         values = [self._sum / self._count if self._count else 0.0, *(float(metric.result()) for metric in self.metrics)]

@@ -58,10 +58,19 @@ def fit(model: Any, stream: Stream, validation: Stream | None, callbacks: Callba
     with _ctrl_c_waits() as interruption:
         try:
             callbacks.call("on_train_begin", {})
+            checked = False  # whether there ever was something to validate on
             for epoch in range(schedule.first, schedule.last):
-                logs = _epoch(model, stream, callbacks, epoch, interruption)
+                found = _epoch(model, stream, callbacks, epoch, interruption)
+                if not found:  # the generator has run dry
+                    if epoch == schedule.first:
+                        raise ValueError("The argument `x` is an iterable without batches")
+                    break
+                logs = found
                 if validation is not None and schedule.validates(epoch):
                     values = evaluate(model, validation, callbacks, interruption)
+                    checked = checked or bool(values)
+                    if not checked:
+                        raise ValueError("The argument `validation_data` is an iterable without batches")
                     logs |= {f"val_{name}": value for name, value in values.items()}
                 callbacks.call("on_epoch_end", epoch, logs)
                 interruption.check()
@@ -83,7 +92,7 @@ def _finish(model: Any, callbacks: CallbackList, logs: dict[str, Any]) -> None:
 
 
 def _epoch(model: Any, stream: Stream, callbacks: CallbackList, epoch: int, interruption: Interruption) -> dict[str, Any]:
-    """One epoch of training. Returns the loss and the metrics over it."""
+    """One epoch of training. Returns the loss and the metrics over it; {} where there were no batches."""
     compiled: Compiled = model.compilation
     compiled.reset()
     callbacks.call("on_epoch_begin", epoch, {})
@@ -94,11 +103,11 @@ def _epoch(model: Any, stream: Stream, callbacks: CallbackList, epoch: int, inte
         interruption.check()
         if model.stop_training:
             break
-    return compiled.result()
+    return compiled.result() if compiled.has_seen else {}
 
 
 def evaluate(model: Any, stream: Stream, callbacks: CallbackList, interruption: Interruption | None = None) -> dict[str, Any]:
-    """Loss and metrics over one pass of ``stream``, without changing any weight."""
+    """Loss and metrics over one pass of ``stream``, without changing any weight; {} where there were no batches."""
     compiled: Compiled = model.compilation
     compiled.reset()
     callbacks.call("on_test_begin", {})
@@ -113,7 +122,7 @@ def evaluate(model: Any, stream: Stream, callbacks: CallbackList, interruption: 
         if interruption is None:  # by itself, not in a training
             callbacks.call("_abandon")
         raise
-    logs = compiled.result()
+    logs = compiled.result() if compiled.has_seen else {}
     callbacks.call("on_test_end", logs)
     return logs
 

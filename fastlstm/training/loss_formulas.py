@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import settings
+from .weighting import check_same_shape
 
 
 class Evaluated(NamedTuple):
@@ -27,11 +28,7 @@ class Evaluated(NamedTuple):
 
 def _same_shape(y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
     """The labels in the dtype of the predictions. ValueError unless the shapes agree."""
-    if y_true.shape != y_pred.shape or y_pred.ndim == 0:
-        raise ValueError(
-            "`y_true` and `y_pred` must have the same shape, with at least one axis. "
-            f"Received: y_true.shape={y_true.shape}, y_pred.shape={y_pred.shape}"
-        )
+    check_same_shape(y_true, y_pred)
     return y_true.astype(y_pred.dtype, copy=False)
 
 

@@ -25,28 +25,20 @@ from ..identifiers import Family
 from ..numerics import as_real
 from ..serialization import to_snake_case
 from . import losses
-from .weighting import as_labels, as_predictions, combined_weights, same_rank
-
-
-def _same_shape(y_true: np.ndarray, y_pred: np.ndarray) -> None:
-    if y_true.shape != y_pred.shape or y_pred.ndim == 0:
-        raise ValueError(
-            "`y_true` and `y_pred` must have the same shape, with at least one axis. "
-            f"Received: y_true.shape={y_true.shape}, y_pred.shape={y_pred.shape}"
-        )
+from .weighting import as_labels, as_predictions, check_same_shape, combined_weights, same_rank
 
 
 def accuracy(y_true: Any, y_pred: Any) -> np.ndarray:
     """1 where label and prediction are equal, else 0: [...] and [...] -> [...], float32. ValueError for shapes that differ."""
     labels, predictions = same_rank(as_labels(y_true), as_predictions(y_pred)[0])
-    _same_shape(labels, predictions)
+    check_same_shape(labels, predictions)
     return (labels == predictions).astype(np.float32)
 
 
 def binary_accuracy(y_true: Any, y_pred: Any, threshold: float = 0.5) -> np.ndarray:
     """1 where (prediction > ``threshold``) is the label, else 0: [...] and [...] -> [...]. ValueError for shapes that differ."""
     labels, predictions = same_rank(as_labels(y_true), as_predictions(y_pred)[0])
-    _same_shape(labels, predictions)
+    check_same_shape(labels, predictions)
     return (labels == (predictions > threshold)).astype(np.float32)
 
 
@@ -56,7 +48,7 @@ def categorical_accuracy(y_true: Any, y_pred: Any) -> np.ndarray:
     ValueError for shapes that differ.
     """
     labels, predictions = as_labels(y_true), as_predictions(y_pred)[0]
-    _same_shape(labels, predictions)
+    check_same_shape(labels, predictions)
     return (np.argmax(labels, axis=-1) == np.argmax(predictions, axis=-1)).astype(np.float32)
 
 

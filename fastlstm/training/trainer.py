@@ -210,7 +210,10 @@ class Trainer(Layer):
         self.compilation.need_loss()
         stream = self._stream(x, y, sample_weight, batch_size, steps)
         _, listed = self._callbacks(callbacks, verbose, 1, stream.length(once=True))
-        return _answer(loop.evaluate(self, stream, listed), return_dict)
+        logs = loop.evaluate(self, stream, listed)
+        if not logs:
+            raise ValueError("The argument `x` is an iterable without batches")
+        return _answer(logs, return_dict)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False

@@ -1,4 +1,4 @@
-"""Sample weights, masks and reductions, in terms of arrays and their shapes; used by ``losses`` and ``metrics``.
+"""Shapes of labels, sample weights, masks and reductions, in terms of arrays; used by ``losses`` and ``metrics``.
 
 A loss or a metric has one number per sample or per time step, "values" of shape [N] or [N,T]. Weights and masks are laid
 over them from the left: a weight of shape [N] counts for all time steps of its sample.
@@ -45,6 +45,15 @@ def same_rank(y_true: np.ndarray, y_pred: np.ndarray) -> tuple[np.ndarray, np.nd
     if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
         return (y_true[:, None], y_pred) if y_true.ndim == 1 else (y_true, y_pred[..., 0])
     return y_true, y_pred
+
+
+def check_same_shape(y_true: np.ndarray, y_pred: np.ndarray) -> None:
+    """ValueError unless both have one shape, of at least one axis."""
+    if y_true.shape != y_pred.shape or y_pred.ndim == 0:
+        raise ValueError(
+            "`y_true` and `y_pred` must have the same shape, with at least one axis. "
+            f"Received: y_true.shape={y_true.shape}, y_pred.shape={y_pred.shape}"
+        )
 
 
 def _laid_over(weight: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

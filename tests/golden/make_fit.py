@@ -1,4 +1,4 @@
-"""Trains small models with Keras 3 and stores what came out, for tests/test_fit_golden.py: ``python tools/golden_fit.py``.
+"""Trains small models with Keras 3 and stores what came out, for tests/test_fit_golden.py: ``python tests/golden/make_fit.py``.
 
 Needs keras, jax and h5py, not fastlstm. Writes tests/data/fit.json (configs, fit arguments, histories) and fit.npz (samples,
 weights before and after).
@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 L = keras.layers
-DATA = Path(__file__).resolve().parent.parent / "tests" / "data"
+DATA = Path(__file__).resolve().parent.parent / "data"
 rng = np.random.default_rng(7)
 
 
