@@ -16,7 +16,9 @@ class GateWeights:
     taps: int
     channels: int
     units: int
-    def __init__(self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray | None) -> None: ...
+    def __init__(
+        self, kernel: np.ndarray, recurrent_kernel: np.ndarray, bias: np.ndarray | None, last: GateWeights | None = None
+    ) -> None: ...
     def backward_panels(self, stride: int, gated_x: bool, gated_h: bool) -> BackwardPanels: ...
 
 def lstm_forward(
@@ -53,11 +55,18 @@ def convlstm1d_forward(
 class BackwardPanels: ...
 
 class Tape:
-    x: np.ndarray
-    mask: np.ndarray | None
-    gates: np.ndarray
-    c: np.ndarray
-    h: np.ndarray
+    x_scales: np.ndarray | None
+    h_scales: np.ndarray | None
+    x_shape: tuple[int, ...]
+    state_shape: tuple[int, ...]
+    @property
+    def x(self) -> np.ndarray: ...
+    @property
+    def is_masked(self) -> bool: ...
+    @property
+    def c(self) -> np.ndarray: ...
+    @property
+    def h(self) -> np.ndarray: ...
     @property
     def nbytes(self) -> int: ...
 
@@ -105,6 +114,10 @@ class CallPlan:
         path: str,
     ) -> None: ...
     def __call__(self, x: Any, initial_state: Any, mask: Any, out: Any) -> Any: ...
+    def record(self, x: Any, initial_state: Any, mask: Any) -> tuple[Any, Tape] | None: ...
+    def pull(
+        self, tape: Tape, dy: np.ndarray | None, dh: np.ndarray | None, dc: np.ndarray | None
+    ) -> tuple[np.ndarray | None, ...]: ...
 
 class PackedMatrix:
     depth: int

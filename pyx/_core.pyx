@@ -90,6 +90,7 @@ cdef extern from "fastlstm/fastlstm.h":
         const ptrdiff_t *c_offset
         const void *dy
         const ptrdiff_t *dy_offset
+        ptrdiff_t dy_step
         const void *dh
         void *dc
         void *dz
@@ -209,6 +210,7 @@ cdef inline char *data(cnp.ndarray array) noexcept:
 include "weights.pxi"
 include "forward.pxi"
 include "backward.pxi"
+include "transposed.pxi"
 include "tape.pxi"
 include "plan.pxi"
 include "matrix.pxi"

@@ -26,6 +26,7 @@ cdef struct Backward:
     char *dbias                         # [4F], or NULL
     const char **h_panel                # transposed recurrent_kernel [blocks,K,4,W] x [F], or four of [blocks,K,W] (h_scales)
     const char **x_panel                # transposed kernel by phase [blocks,taps,4,W] x [C], or four of each (x_scales)
+    bint padded_h, padded_x
     const char *no_bias                 # a bias panel of zeros, as wide as F and C need
     Py_ssize_t steps                    # of a block
     Py_ssize_t L, Q                     # see above
@@ -37,17 +38,17 @@ cdef struct BackRoom:
     char *dz                            # [blocks, steps*N*Q, 4, W]
     char *h_rows                        # [height, F] h before each row's step (an LSTM reads its tape instead); one for each mask
     char *x_rows                        # [stride, height, C]; one for each mask
-    char *product                       # [max(M*F, N*R*C)] one gate's share of dh or dx, before its mask
+    char *product                       # [max(M*F, steps*N*R*C)] one gate's share of dh or dx, before its mask
     char *dy                            # [N,S,F] what the outputs behind this step owe to this one (masks)
     ptrdiff_t *rows                     # [M]
-    ptrdiff_t *all_rows                 # [max(M, N*R)]
+    ptrdiff_t *all_rows                 # [max(M, steps*N*R)]
     ptrdiff_t *state_offset             # [M]
     ptrdiff_t *dy_offset                # [M]
     ptrdiff_t *dz_row                   # [M]
     ptrdiff_t *window                   # [M] where the flipped window of dz begins
-    ptrdiff_t *wide                     # [N*R] where the windows of dz of a phase's rows begin
-    ptrdiff_t *wide_out                 # [N*R] where their dx goes
-    ptrdiff_t *dense                    # [N*R] 0, C, 2C …
+    ptrdiff_t *wide                     # [steps*N*R] where the windows of dz of a phase's rows begin
+    ptrdiff_t *wide_out                 # [steps*N*R] where their dx goes
+    ptrdiff_t *dense                    # [steps*N*R] 0, C, 2C …
 
 
 cdef inline Py_ssize_t most(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -76,11 +77,11 @@ cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept
     """As ``cut``, for the backward pass."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, word = sizeof(ptrdiff_t)
-    cdef Py_ssize_t wide = s.N * s.R
+    cdef Py_ssize_t wide = b.steps * s.N * s.R
     room.dz = part(base, &at, unit_blocks(s) * b.steps * s.N * b.Q * 4 * s.kernels.lanes * size)
     room.h_rows = part(base, &at, copies(s.h_scales) * s.F * b.height * size)
     room.x_rows = part(base, &at, copies(s.x_scales) * s.stride * s.C * b.height * size)
-    room.product = part(base, &at, most(M * s.F, s.N * s.R * s.C) * size)
+    room.product = part(base, &at, most(M * s.F, wide * s.C) * size)
     room.dy = part(base, &at, M * s.F * size)
     room.rows = <ptrdiff_t *> part(base, &at, M * word)
     room.all_rows = <ptrdiff_t *> part(base, &at, most(M, wide) * word)
@@ -105,9 +106,9 @@ cdef void lay_out_back(const Backward *b, const BackRoom *room) noexcept nogil:
             room.dz_row[row] = n * b.Q + b.L + m
             room.window[row] = (n * b.Q + b.L + m + (s.K - 1) // 2 - (s.K - 1)) * vectors
             row += 1
-    for k in range(most(row, s.N * s.R)):
+    for k in range(most(row, b.steps * s.N * s.R)):
         room.all_rows[k] = k
-    for k in range(s.N * s.R):
+    for k in range(b.steps * s.N * s.R):
         room.dense[k] = k * s.C
 
 
@@ -262,25 +263,26 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
         if s.dilation == 1 and s.x_scales == NULL:
             pr.x.runs, pr.x.length = 1, taps * vectors
         pr.x.depth = unit_blocks(s) * taps * vectors // copies(s.x_scales)
-        for n in range(s.N):
-            for j in range(s.R):
-                padded_row = j + s.pad_left
-                if padded_row % s.stride == p:
-                    room.wide[pr.count] = (n * b.Q + b.L + padded_row // s.stride - most(taps - 1, 0) * s.dilation) * vectors
-                    room.wide_out[pr.count] = (n * s.T * s.R + j) * s.C
-                    pr.count += 1
+        pr.x.padded = b.padded_x
         for k in range(steps):
-            pr.x.base = room.dz + k * s.N * b.Q * vectors * size
-            pr.z = b.dx + time_of(s, first + k) * s.R * s.C * size
-            if s.x_scales == NULL:
-                pr.x.panel = b.x_panel[p]
-                s.kernels.project(&pr)
-            else:
-                masked_input_gradient(b, room, &pr, p)
+            for n in range(s.N):
+                j = (p + s.stride - s.pad_left % s.stride) % s.stride  # the first row of this phase
+                while j < s.R:
+                    padded_row = (j + s.pad_left) // s.stride - most(taps - 1, 0) * s.dilation
+                    room.wide[pr.count] = ((k * s.N + n) * b.Q + b.L + padded_row) * vectors
+                    room.wide_out[pr.count] = ((n * s.T + time_of(s, first + k)) * s.R + j) * s.C
+                    pr.count += 1
+                    j += s.stride
+        pr.x.base, pr.z = room.dz, b.dx
+        if s.x_scales == NULL:
+            pr.x.panel = b.x_panel[p]
+            s.kernels.project(&pr)
+        else:
+            masked_input_gradient(b, room, &pr, p)
 
 
 cdef void masked_input_gradient(const Backward *b, const BackRoom *room, fl_project *pr, Py_ssize_t phase) noexcept nogil:
-    """dx rows of one phase and step: the sum of the four gates' products, each times its dropout mask."""
+    """dx rows of one phase: the sum of the four gates' products, each times its dropout mask."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t g, k, n, j, at, size = real_size(s)
     cdef const char *dz = <const char *> pr.x.base
@@ -292,7 +294,7 @@ cdef void masked_input_gradient(const Backward *b, const BackRoom *room, fl_proj
         s.kernels.project(&one)
         for k in range(pr.count):
             n = room.wide_out[k] // (s.T * s.R * s.C)
-            j = room.wide_out[k] % (s.T * s.R * s.C)
+            j = room.wide_out[k] % (s.R * s.C)
             at = ((g * s.N + n) * s.R * s.C + j) * size
             s.kernels.scale(dx + room.wide_out[k] * size, room.product + k * s.C * size, s.x_scales + at, s.C, g > 0)
 
@@ -334,14 +336,14 @@ cdef void run_back(const Backward *b) noexcept nogil:
     memset(room.dy, 0, s.N * s.S * s.F * size)
     memset(&st, 0, sizeof(st))
     st.units, st.gates_rows, st.c_offset, st.dz_row = s.F, s.N * s.S, room.state_offset, room.dz_row
-    st.dh, st.dc = b.dh, b.dc
+    st.dh, st.dc, st.dy_step = b.dh, b.dc, s.S * s.F if s.return_sequences else 0
     st.activation, st.recurrent_activation = s.activation, s.recurrent_activation
     memset(&p, 0, sizeof(p))
     p.layout.columns, p.init, p.z, p.z_offset = s.F, b.no_bias, b.dh, room.state_offset
     p.x.offset, p.x.groups, p.x.runs, p.x.length = room.window, blocks, 1, s.K * vectors
     if s.h_scales != NULL:  # a product a gate: W of each row's 4W
         p.x.runs, p.x.length, p.x.step = s.K, s.kernels.lanes, vectors
-    p.x.depth = blocks * p.x.runs * p.x.length
+    p.x.depth, p.x.padded = blocks * p.x.runs * p.x.length, b.padded_h
     first = (s.T - 1) // b.steps * b.steps
     while first >= 0:
         steps = min(b.steps, s.T - first)

@@ -78,10 +78,10 @@ cdef int execute(GateWeights weights, Sequence *s) except -1:
 
 cdef object forward(GateWeights weights, x, h0, c0, mask, tuple state_shape, const Geometry *g, int activation,
                     int recurrent_activation, int rounding, bint go_backwards, bint return_sequences, bint zero_output_for_mask,
-                    bint channels_first, str path, Sequence *tape):
+                    bint channels_first, str path, Tape tape):
     """Checks what memory safety depends on, runs, and returns (y, h, c); states are [N,*state_shape], channels last.
 
-    ``tape``: NULL, or a Sequence whose tape pointers are set; it is left as it ran, without outputs and workspace.
+    ``tape``: None, or a Tape that this call is recorded on.
     """
     cdef Sequence s
     cdef int ndim = 1 + len(state_shape)
@@ -98,17 +98,16 @@ cdef object forward(GateWeights weights, x, h0, c0, mask, tuple state_shape, con
     if path == "fused" and (activation >= FL_ACT_ELEMENTWISE or recurrent_activation >= FL_ACT_ELEMENTWISE):
         raise ValueError("the fused kernel takes elementwise activations only")
     memset(&s, 0, sizeof(s))
-    if tape != NULL:
-        s.tape_gates, s.tape_c, s.tape_h = tape.tape_gates, tape.tape_c, tape.tape_h
-        s.x_scales, s.h_scales = tape.x_scales, tape.h_scales
+    if tape is not None:
+        s.x_scales, s.h_scales = tape.s.x_scales, tape.s.h_scales
     s.N, s.T = x.shape[0], x.shape[1]
     s.channels_first = channels_first
     s.R, s.C = (1, x.shape[2]) if x.ndim == 3 else (x.shape[3], x.shape[2]) if channels_first else (x.shape[2], x.shape[3])
     cdef cnp.ndarray h = np.empty((s.N, *state_shape), dtype), c = np.empty((s.N, *state_shape), dtype)
     output_shape = state_shape[::-1] if channels_first else state_shape
     cdef cnp.ndarray y = np.empty((s.N, s.T, *output_shape) if return_sequences else (s.N, *output_shape), dtype)
-    if tape != NULL:
-        tape.return_sequences = return_sequences
+    if tape is not None:
+        tape.s.return_sequences = return_sequences
     if s.N == 0:
         return y, h, c
     s.activation, s.recurrent_activation, s.rounding = activation, recurrent_activation, rounding
@@ -119,14 +118,21 @@ cdef object forward(GateWeights weights, x, h0, c0, mask, tuple state_shape, con
     s.mask = NULL if mask is None else <const uint8_t *> data(mask)
     s.y, s.h, s.c = data(y), data(h), data(c)
     start(weights, &s, g, path_named(path))
-    if tape != NULL and (s.path == LANES or s.x_scales != NULL or s.h_scales != NULL):
-        s.path, s.block = FUSED, 1
-    execute(weights, &s)
-    if tape != NULL:
-        tape[0] = s
-        tape.y = tape.h = tape.c = tape.workspace = NULL
-        tape.h0 = tape.c0 = NULL
+    if tape is not None:
+        record(tape, &s)
+    else:
+        execute(weights, &s)
     return y, h, c
+
+
+cdef int record(Tape tape, Sequence *s) except -1:
+    """As ``execute``, on a tape; ``s`` is started."""
+    tape.attach(s)
+    if s.path == LANES or s.x_scales != NULL or s.h_scales != NULL:
+        s.path, s.block = FUSED, 1
+    execute(tape.weights, s)
+    tape.keep(s)
+    return 0
 
 
 def lstm_forward(GateWeights weights not None, x, h0, c0, mask, int activation, int recurrent_activation, int rounding,
@@ -140,7 +146,7 @@ def lstm_forward(GateWeights weights not None, x, h0, c0, mask, int activation, 
     if weights.kernel.ndim != 2 or x.shape[2] != weights.channels:
         raise ValueError(f"x: expected shape (N, T, {weights.channels}), got {x.shape}")
     return forward(weights, x, h0, c0, mask, (weights.units,), &g, activation, recurrent_activation, rounding, go_backwards,
-                   return_sequences, zero_output_for_mask, False, path, NULL)
+                   return_sequences, zero_output_for_mask, False, path, None)
 
 
 def convlstm1d_forward(GateWeights weights not None, x, h0, c0, mask, tuple rows, int activation, int recurrent_activation,
@@ -156,4 +162,4 @@ def convlstm1d_forward(GateWeights weights not None, x, h0, c0, mask, tuple rows
         raise ValueError(f"x: expected {weights.channels} channels, got {x.shape}")
     cdef Geometry g = geometry_of(rows, R, weights.taps)
     return forward(weights, x, h0, c0, mask, (g.rows, weights.units), &g, activation, recurrent_activation, rounding,
-                   go_backwards, return_sequences, zero_output_for_mask, channels_first, path, NULL)
+                   go_backwards, return_sequences, zero_output_for_mask, channels_first, path, None)

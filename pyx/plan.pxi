@@ -98,39 +98,79 @@ cdef class CallPlan:
             return None
         return out
 
-    def __call__(self, x, initial_state, mask, out):
-        cdef Sequence s
-        cdef cnp.npy_intp[3] state_shape
-        cdef object h = None, c = None
-        memset(&s, 0, sizeof(s))
-        if not self.point_to_input(&s, x) or not self.is_current():
-            return None
+    cdef bint prepare(self, Sequence *s, object x, object initial_state, object mask, cnp.npy_intp *state_shape) except -1:
+        """Fills ``s`` for a call, all but the outputs, and the shape of the states; False where the plan does not apply."""
+        memset(s, 0, sizeof(Sequence))
+        if not self.point_to_input(s, x) or not self.is_current():
+            return False
         state_shape[0] = s.N
         state_shape[1], state_shape[2] = self.weights.units, 0
         if self.axes == 4:
             state_shape[1], state_shape[2] = self.geometry.rows, self.weights.units
-        if not self.point_to_states(&s, initial_state, state_shape):
-            return None
+        if not self.point_to_states(s, initial_state, state_shape):
+            return False
         if mask is not None:
             if not fits(mask, cnp.NPY_BOOL, 2) or not has_shape(mask, 2, cnp.PyArray_DIMS(<cnp.ndarray> x)):
-                return None
+                return False
             s.mask = <const uint8_t *> data(mask)
         if self.states is not None and self.states[0].value.shape[0] != s.N:
-            return None
-        y = self.output_for(&s, out, state_shape)
-        if y is None or (out is not None and np.may_share_memory(out, x)):
-            return None
-        if self.return_state or self.states is not None:
-            h = cnp.PyArray_EMPTY(self.axes - 1, state_shape, self.typenum, 0)
-            c = cnp.PyArray_EMPTY(self.axes - 1, state_shape, self.typenum, 0)
-            s.h, s.c = data(h), data(c)
+            return False
         s.activation, s.recurrent_activation = self.activation, self.recurrent_activation
         s.go_backwards, s.return_sequences = self.go_backwards, self.return_sequences
         s.zero_output_for_mask = self.zero_output_for_mask
-        s.y = data(y)
-        start(self.weights, &s, &self.geometry, self.path)
-        execute(self.weights, &s)
+        return True
+
+    cdef tuple final_states(self, Sequence *s, cnp.npy_intp *state_shape):
+        """(h, c), new arrays that ``s`` writes to; (None, None) where nobody wants them."""
+        if not self.return_state and self.states is None:
+            return None, None
+        h = cnp.PyArray_EMPTY(self.axes - 1, state_shape, self.typenum, 0)
+        c = cnp.PyArray_EMPTY(self.axes - 1, state_shape, self.typenum, 0)
+        s.h, s.c = data(h), data(c)
+        return h, c
+
+    cdef object result(self, object y, object h, object c):
+        """What the layer returns; a stateful one keeps its states."""
         if self.states is not None:
             self.states[0].assign(h)
             self.states[1].assign(c)
         return (y, h, c) if self.return_state else y
+
+    def __call__(self, x, initial_state, mask, out):
+        cdef Sequence s
+        cdef cnp.npy_intp[3] state_shape
+        if not self.prepare(&s, x, initial_state, mask, state_shape):
+            return None
+        y = self.output_for(&s, out, state_shape)
+        if y is None or (out is not None and np.may_share_memory(out, x)):
+            return None
+        h, c = self.final_states(&s, state_shape)
+        s.y = data(y)
+        start(self.weights, &s, &self.geometry, self.path)
+        execute(self.weights, &s)
+        return self.result(y, h, c)
+
+    def record(self, x, initial_state, mask):
+        """A call on a tape: (the layer's result, Tape), or None where the plan does not apply."""
+        cdef Sequence s
+        cdef cnp.npy_intp[3] state_shape
+        cdef Tape tape
+        if self.activation >= FL_ACT_ELEMENTWISE or self.recurrent_activation >= FL_ACT_ELEMENTWISE:
+            return None
+        if not self.prepare(&s, x, initial_state, mask, state_shape):
+            return None
+        tape = Tape(self.weights)
+        tape.x_shape, tape.state_shape = x.shape, (self.weights.units,)
+        if self.axes == 4:
+            tape.state_shape = (self.geometry.rows, self.weights.units)
+        y = self.output_for(&s, None, state_shape)
+        h, c = self.final_states(&s, state_shape)
+        s.y = data(y)
+        start(self.weights, &s, &self.geometry, self.path)
+        record(tape, &s)
+        return self.result(y, h, c), tape
+
+    def pull(self, Tape tape not None, dy, dh, dc):
+        """``run_backward`` of a tape of ``record``."""
+        cdef BackwardPanels panels = self.weights.backward_panels(self.geometry.stride, False, False)
+        return run_backward(tape, panels, dy, dh, dc, True)

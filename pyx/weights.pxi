@@ -34,11 +34,22 @@ cdef bint gains_by_gaps(const fl_kernels *kernels, const fl_layout *layout, Py_s
     return kernels.lanes * size == 64 and PAD_FROM <= kernels.panel_size(layout, depth) * size <= PAD_TO
 
 
+cdef Buffer taken(list spare, Py_ssize_t size):
+    """A buffer of at least ``size`` bytes: the last of ``spare``, or a new one where it is too small or there is none."""
+    cdef Buffer buffer
+    try:
+        buffer = spare.pop()
+    except IndexError:
+        return Buffer(size)
+    return buffer if buffer.size >= size else Buffer(size)
+
+
 cdef class GateWeights:
     """The weights of one layer: plain (BLAS) and packed into gate panels.
 
     LSTM: kernel [D,4U], recurrent_kernel [U,4U]; ConvLSTM1D: [K,C,4F], [K,F,4F]; bias [4U] or None; float32 or float64,
-    C-contiguous. Also keeps the workspaces of finished calls for the next ones; concurrent calls never share one.
+    C-contiguous. Also keeps the workspaces of finished calls for the next ones; concurrent calls never share one. ``last``: the
+    layer's earlier weights, whose workspaces these take over.
     """
     cdef readonly cnp.ndarray kernel, recurrent_kernel, bias
     cdef const fl_kernels *kernels
@@ -51,9 +62,10 @@ cdef class GateWeights:
     cdef char *lane_weights             # NULL where rows in the lanes never win: convolutions, many units
     cdef char *lane_bias
     cdef list spare
+    cdef list spare_tapes               # memory of tapes that are gone
     cdef object back                    # BackwardPanels, once a call has needed them
 
-    def __init__(self, kernel, recurrent_kernel, bias):
+    def __init__(self, kernel, recurrent_kernel, bias, GateWeights last=None):
         cdef int ndim = kernel.ndim
         if ndim not in (2, 3):
             raise ValueError(f"kernel: expected 2 or 3 axes, got {kernel.shape}")
@@ -68,7 +80,7 @@ cdef class GateWeights:
             raise ValueError(f"kernel {kernel.shape} and recurrent_kernel {recurrent_kernel.shape} do not belong together")
         if bias is not None and bias.shape[0] != 4 * self.units:
             raise ValueError(f"bias: expected shape ({4 * self.units},), got {bias.shape}")
-        self.spare = []
+        self.spare, self.spare_tapes = ([], []) if last is None else (last.spare, last.spare_tapes)
         self.pack(ndim == 2 and self.units <= LANE_UNITS * self.kernels.lanes)
 
     cdef int pack(self, bint for_lanes) except -1:
@@ -120,9 +132,8 @@ cdef class GateWeights:
 
     cdef Buffer take(self, Py_ssize_t size):
         """A workspace of at least ``size`` bytes: one that a finished call left, or a new one."""
-        cdef Buffer buffer
-        try:
-            buffer = self.spare.pop()
-        except IndexError:
-            return Buffer(size)
-        return buffer if buffer.size >= size else Buffer(size)
+        return taken(self.spare, size)
+
+    cdef Buffer take_tape(self, Py_ssize_t size):
+        """Memory for a tape: what the last one left, or new memory. Fresh pages would cost more than the tape's writing."""
+        return taken(self.spare_tapes, size)

@@ -132,7 +132,7 @@ def test_a_tape_holds_the_states_of_every_step():
     np.testing.assert_array_equal(core.c[0], arrays[3])
     np.testing.assert_array_equal(core.c[-1], c)
     np.testing.assert_array_equal(core.x, arrays[1])
-    assert core.mask is None
+    assert not core.is_masked
 
 
 # -- any number of times, from any thread -----------------------------------------------------------------------------------

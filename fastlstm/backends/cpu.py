@@ -93,9 +93,12 @@ def _activation_numbers(spec: RecurrentSpec) -> tuple[int, int] | None:
     return ACTIVATION_NUMBERS[str(names[0])], ACTIVATION_NUMBERS[str(names[1])]
 
 
-def prepare(weights: Sequence[np.ndarray]) -> Any:
-    """Weights kernel [D,4U], recurrent_kernel [U,4U], bias [4U] (may be absent), packed for the kernels."""
-    return _core.GateWeights(weights[0], weights[1], weights[2] if len(weights) > 2 else None)
+def prepare(weights: Sequence[np.ndarray], last: Any = None) -> Any:
+    """Weights kernel [D,4U], recurrent_kernel [U,4U], bias [4U] (may be absent), packed for the kernels.
+
+    ``last``: what the layer's earlier weights became, whose workspaces these take over.
+    """
+    return _core.GateWeights(weights[0], weights[1], weights[2] if len(weights) > 2 else None, last)
 
 
 def lstm_forward(

@@ -35,8 +35,8 @@ __all__ = [
 name = "reference"
 
 
-def prepare(weights: Sequence[np.ndarray]) -> Weights:
-    """The weights as this backend wants them: as they are."""
+def prepare(weights: Sequence[np.ndarray], last: Any = None) -> Weights:
+    """The weights as this backend wants them: as they are. ``last``: what the layer's earlier weights became; of no use here."""
     return Weights(weights[0], weights[1], weights[2] if len(weights) > 2 else None)
 
 

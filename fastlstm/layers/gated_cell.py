@@ -122,7 +122,8 @@ class GatedCell(Layer):
         key = (backend.name, *(v.version for v in variables))
         prepared = self._prepared
         if prepared is None or prepared[0] != key:
-            prepared = (key, backend.prepare([self.weight_value(v) for v in variables]))
+            last = None if prepared is None or prepared[0][0] != backend.name else prepared[1]
+            prepared = (key, backend.prepare([self.weight_value(v) for v in variables], last))
             self._prepared = prepared
         return prepared[1]
 

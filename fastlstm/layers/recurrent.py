@@ -138,11 +138,15 @@ class RecurrentLayer(Layer):
         outputs = self._outputs(y, h, c)
         result = outputs if self.return_state else outputs[0]
         self._record_activity(result)
+        self._make_plan(spec, choice, revision)
+        return result
+
+    def _make_plan(self, spec: RecurrentSpec, choice: selector.Choice, revision: tuple[int, int]) -> None:
+        """The short way for the calls to come, unless this layer changed since ``revision``."""
         if self.activity_regularizer is None and choice.backend == "cpu":
             plan = cpu.call_plan(spec, self.cell, self.states, bool(self.return_state), self.input_spec.axes.get(2))
             if revision == (self._revision, self.cell.revision):
                 self._plan = plan
-        return result
 
     def _arguments(self, sequences: Any, initial_state: Any, mask: Any, training: bool) -> tuple:
         """The arguments of a call, checked: x [N,T,…], mask [N,T] or None, [h, c], dropout masks or None. Builds the layer."""
@@ -172,9 +176,14 @@ class RecurrentLayer(Layer):
         Errors as in a call, and ValueError for a ``dy`` of another shape, NotImplementedError for activations that are the
         caller's own functions.
         """
+        if self._plan is not None and not selector.is_overridden():
+            recorded = self._plan.record(sequences, initial_state, mask)
+            if recorded is not None:
+                return recorded[0], self._planned_pullback(self._plan, *recorded, initial_state is not None)
         x, valid, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
-        spec = self.spec
-        backend = selector.select(spec, x, valid, training=masks is not None, gradient=True).module
+        revision, spec = (self._revision, self.cell.revision), self.spec
+        choice = selector.select(spec, x, valid, training=masks is not None, gradient=True)
+        backend = choice.module
         dropout = {"dropout": masks} if masks else {}
         weights = self.cell.prepared_weights(backend)
         forward, backward = (getattr(backend, verb) for verb in (self.cell.verb, self.cell.backward_verb))
@@ -191,7 +200,20 @@ class RecurrentLayer(Layer):
             states = None if given is None else state_gradients([dh, dc], given)
             return Gradients(like(dx, x_form), states, answered(dweights))
 
+        self._make_plan(spec, choice, revision)
         return result, with_activity_losses(self, result, pullback)
+
+    def _planned_pullback(self, plan: Any, result: Any, tape: Any, given: bool) -> Pullback:
+        """The pullback of a call that the plan recorded: all arrays are of the arithmetic dtype. ``given``: an initial state was."""
+        outputs = result if self.return_state else (result,)
+        forms, answered = [Form.of(a) for a in outputs], of_weights(self)
+
+        def pullback(dy: Any) -> Gradients:
+            dys = [None if a is None else np.ascontiguousarray(a) for a in cotangents(dy, forms)]
+            dx, dh, dc, *dweights = plan.pull(tape, *dys, *[None] * (3 - len(dys)))
+            return Gradients(dx, [dh, dc] if given else None, answered(dweights[: len(self.weights)]))
+
+        return pullback
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A plan holds what the attributes said when it was made. The revision tells a call that is under way in another thread

@@ -60,7 +60,7 @@ typedef struct {
 
 /* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the
    runs of a group begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
-   first groups*runs*length; padded: its layout's, with one group only. NULL: the term is absent. gate_step: for step_gated, where the next gate's copy of the rows begins. */
+   first groups*runs*length; padded: its layout's. NULL: the term is absent. gate_step: for step_gated, where the next gate's copy of the rows begins. */
 typedef struct {
   const void *panel;
   const void *base;
@@ -132,9 +132,10 @@ typedef struct {
   const ptrdiff_t *c_offset;
   const void *dy; /* cotangent of the output, or NULL */
   const ptrdiff_t *dy_offset;
-  const void *dh; /* cotangent of h behind the step */
-  void *dc;       /* cotangent of c: behind the step in, before it out */
-  void *dz;       /* out: panel [blocks][dz_depth][4][W]; row r's vectors stand at dz_row[r] of each block */
+  ptrdiff_t dy_step; /* how far before dy the step before has its own (a hint: it is fetched ahead) */
+  const void *dh;    /* cotangent of h behind the step */
+  void *dc;          /* cotangent of c: behind the step in, before it out */
+  void *dz;          /* out: panel [blocks][dz_depth][4][W]; row r's vectors stand at dz_row[r] of each block */
   const ptrdiff_t *dz_row;
   ptrdiff_t dz_depth;
   int activation, recurrent_activation;

@@ -13,6 +13,10 @@ FL_INLINE void FL(step_back_block)(int kind, const fl_step_back *s, ptrdiff_t bl
     const real *gates = (const real *)s->gates + 4 * (u * s->gates_rows + row * n);
     real *dz_row = (real *)s->dz + (block * s->dz_depth + s->dz_row[row]) * 4 * FL_W;
     vec tape[4], dz[4];
+    /* The pages of the step to come lie before these, where no processor looks for them by itself. */
+    if (s->dy) FL_PREFETCH((const real *)s->dy + s->dy_offset[row] + u - s->dy_step);
+    FL_PREFETCH((const real *)s->c_before + at - s->gates_rows * s->units);
+    for (int g = 0; g < 4; g++) FL_PREFETCH(gates + g * n - 4 * s->gates_rows * s->units);
     for (int g = 0; g < 4; g++) tape[g] = v_load_n(gates + g * n, n);
     vec dh = v_load_n((const real *)s->dh + at, n), dc = v_load_n((const real *)s->dc + at, n);
     if (s->dy) dh = dh + v_load_n((const real *)s->dy + s->dy_offset[row] + u, n);

@@ -141,9 +141,9 @@ FL_INLINE void FL(load_panel)(int B, int M, int V, const void *init, const ptrdi
 FL_INLINE void FL(add_runs)(int B, int M, int V, int padded, const fl_product *part, const ptrdiff_t *rows, ptrdiff_t block,
                             vec acc[][FL_TILE_ROWS][4]) {
   const real *pointer[FL_TILE_ROWS];
-  const ptrdiff_t pitch = FL(pitch)(V, padded), stride = part->depth * pitch, groups = padded ? 1 : part->groups;
+  const ptrdiff_t pitch = FL(pitch)(V, padded), stride = part->depth * pitch;
   const real *panel = (const real *)part->panel + block * stride;
-  for (ptrdiff_t group = 0; group < groups; group++)
+  for (ptrdiff_t group = 0; group < part->groups; group++)
     for (ptrdiff_t run = 0; run < part->runs; run++, panel += part->length * pitch) {
       const real *base = (const real *)part->base + group * part->group_step + run * part->step;
       FL_UNROLL

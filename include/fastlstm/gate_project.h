@@ -42,7 +42,9 @@ FL_INLINE void FL(project_tile)(int B, int M, int V, int padded, const fl_projec
     FL(project_##B##x##M)(s, rows, block); \
     break;
 FL_FOR_TILES(FL_PROJECT_TILE)
-#if FL_VECTOR_BYTES == 64
+#if FL_VECTOR_BYTES == 64 /* of five rows at most: with a sixth, compilers put a weight on the stack */
+#undef FL_FOR_PADDED
+#define FL_FOR_PADDED(make) make(1, 1) make(1, 2) make(1, 3) make(1, 4) make(1, 5) make(2, 1) make(3, 1)
 #define FL_PADDED_TILE(B, M)                                                                         \
   FL_STATIC void FL(padded_##B##x##M)(const fl_project *s, const ptrdiff_t *rows, ptrdiff_t block) { \
     FL(project_tile)(B, M, 4, 1, s, rows, block);                                                    \
@@ -51,7 +53,7 @@ FL_FOR_TILES(FL_PROJECT_TILE)
   case 16 * B + M:                        \
     FL(padded_##B##x##M)(s, rows, block); \
     break;
-FL_FOR_TILES(FL_PADDED_TILE)
+FL_FOR_PADDED(FL_PADDED_TILE)
 #endif
 
 /* Narrow matrices: one block of V < 4 vectors, so more rows fit. */
@@ -80,7 +82,6 @@ FL_STATIC void FL(project_narrow)(const fl_project *s, int V) {
 FL_STATIC void FL(project)(const fl_project *s) {
   const ptrdiff_t blocks = FL(blocks)(&s->layout);
   const int padded = FL_PAD && (s->x.panel ? s->x.padded : s->h.padded);
-  (void)padded;
   if (FL(vectors)(&s->layout) < 4) {
     FL(project_narrow)(s, FL(vectors)(&s->layout));
     return;
@@ -89,10 +90,10 @@ FL_STATIC void FL(project)(const fl_project *s) {
     const int B = FL(blocks_at_once)(s->count, blocks - block);
     for (ptrdiff_t first = 0; first < s->count;) {
       const ptrdiff_t *rows = s->rows + first;
-      const int M = FL(rows_at_once)(s->count - first, FL_WIDE_ROWS);
+      const int M = FL(rows_at_once)(s->count - first, padded ? 5 : FL_WIDE_ROWS);
 #if FL_VECTOR_BYTES == 64
       if (padded) switch (16 * B + M) {
-          FL_FOR_TILES(FL_PADDED_CASE)
+          FL_FOR_PADDED(FL_PADDED_CASE)
         }
       else
 #endif
