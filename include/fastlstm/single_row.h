@@ -18,6 +18,13 @@
 /* A block up to this size stays there while the first half of the next one comes in. */
 #undef FL_KEPT_REALS
 #define FL_KEPT_REALS (32 * 1024 / (FL_BITS / 8))
+/* Blocks of a tile: 4 accumulators each, beside a broadcast; the weights come straight from memory. */
+#undef FL_ROW_BLOCKS
+#if FL_VECTOR_BYTES >= 32 || defined(FL_ISA_NEON)
+#define FL_ROW_BLOCKS 3
+#else
+#define FL_ROW_BLOCKS 1
+#endif
 /* Rows that are projected at once. */
 #undef FL_CHUNK
 #define FL_CHUNK 48
@@ -90,7 +97,7 @@ FL_INLINE void FL(finish_row)(const fl_stream *s, const FL(place_t) * at, ptrdif
 FL_INLINE void FL(row_tile)(int B, int padded, int takes_x, const fl_stream *s, const FL(place_t) * at, ptrdiff_t block,
                             const real *ahead) {
   const ptrdiff_t pitch = FL(pitch)(4, padded), x_stride = s->features * pitch, h_stride = s->units * pitch;
-  vec acc[FL_TILE_BLOCKS][4];
+  vec acc[FL_ROW_BLOCKS][4];
   FL_UNROLL
   for (int b = 0; b < B; b++) {
     FL_UNROLL
@@ -109,10 +116,8 @@ FL_INLINE void FL(row_tile)(int B, int padded, int takes_x, const fl_stream *s, 
 
 /* One function a tile, so that each gets its own registers. */
 #undef FL_FOR_ROWS
-#if FL_TILE_BLOCKS == 3
+#if FL_ROW_BLOCKS == 3
 #define FL_FOR_ROWS(make) make(1) make(2) make(3)
-#elif FL_TILE_BLOCKS == 2
-#define FL_FOR_ROWS(make) make(1) make(2)
 #else
 #define FL_FOR_ROWS(make) make(1)
 #endif
@@ -140,7 +145,7 @@ FL_STATIC void FL(row_ahead)(const fl_stream *s, const FL(place_t) * at, ptrdiff
 FL_INLINE void FL(row_tiles)(int takes_x, const fl_stream *s, const FL(place_t) * at, int turned) {
   const ptrdiff_t blocks = (s->units + FL_W - 1) / FL_W;
   for (ptrdiff_t done = 0; done < blocks;) {
-    const int B = FL(rows_at_once)(blocks - done, FL_TILE_BLOCKS);
+    const int B = FL(rows_at_once)(blocks - done, FL_ROW_BLOCKS);
     const ptrdiff_t block = turned ? blocks - done - B : done;
     switch (B) { FL_FOR_ROWS(FL_ROW_CASE) }
     done += B;
