@@ -64,6 +64,28 @@ cdef Py_ssize_t unit_blocks(const Sequence *s) noexcept nogil:
     return (s.F + s.kernels.lanes - 1) // s.kernels.lanes
 
 
+cdef inline Py_ssize_t lanes_used(const Sequence *s) noexcept nogil:
+    """Numbers of a vector of dz that enter a product: all W, but for few units only as many as there are."""
+    return min(s.F, <Py_ssize_t> s.kernels.lanes)
+
+
+cdef void read_windows(const Sequence *s, fl_product *p, Py_ssize_t taps, Py_ssize_t dilation, bint gated,
+                       Py_ssize_t depth) noexcept nogil:
+    """Sets how a product reads its windows of dz: ``taps`` rows of all four gates, or of one where ``gated``; ``depth`` rows a block."""
+    cdef Py_ssize_t W = s.kernels.lanes, used = lanes_used(s), blocks = unit_blocks(s)
+    p.groups, p.group_step = blocks, depth * 4 * W
+    if gated:
+        p.runs, p.length, p.step = taps, used, dilation * 4 * W
+    elif used < W:  # one block: its vectors are the runs, the taps the groups
+        p.groups, p.group_step = taps, dilation * 4 * W
+        p.runs, p.length, p.step = 4, used, W
+    elif dilation == 1:
+        p.runs, p.length, p.step = 1, taps * 4 * W, 0
+    else:
+        p.runs, p.length, p.step = taps, 4 * W, dilation * 4 * W
+    p.depth = blocks * taps * used * (1 if gated else 4)
+
+
 cdef void plan_back(const Sequence *s, Backward *b) noexcept nogil:
     """Settles L, Q, steps and height."""
     cdef Py_ssize_t rows_of_phase = (s.padded_rows + s.stride - 1) // s.stride
@@ -258,11 +280,8 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
         memset(&pr, 0, sizeof(pr))
         pr.layout.columns = s.C
         pr.rows, pr.z_offset, pr.init = room.all_rows, room.wide_out, b.no_bias
-        pr.x.offset, pr.x.groups, pr.x.group_step = room.wide, unit_blocks(s), depth * vectors
-        pr.x.runs, pr.x.length, pr.x.step = taps, vectors // copies(s.x_scales), s.dilation * vectors
-        if s.dilation == 1 and s.x_scales == NULL:
-            pr.x.runs, pr.x.length = 1, taps * vectors
-        pr.x.depth = unit_blocks(s) * taps * vectors // copies(s.x_scales)
+        pr.x.offset = room.wide
+        read_windows(s, &pr.x, taps, s.dilation, s.x_scales != NULL, depth)
         pr.x.padded = b.padded_x
         for k in range(steps):
             for n in range(s.N):
@@ -340,17 +359,15 @@ cdef void run_back(const Backward *b) noexcept nogil:
     st.activation, st.recurrent_activation = s.activation, s.recurrent_activation
     memset(&p, 0, sizeof(p))
     p.layout.columns, p.init, p.z, p.z_offset = s.F, b.no_bias, b.dh, room.state_offset
-    p.x.offset, p.x.groups, p.x.runs, p.x.length = room.window, blocks, 1, s.K * vectors
-    if s.h_scales != NULL:  # a product a gate: W of each row's 4W
-        p.x.runs, p.x.length, p.x.step = s.K, s.kernels.lanes, vectors
-    p.x.depth, p.x.padded = blocks * p.x.runs * p.x.length, b.padded_h
+    p.x.offset, p.x.padded = room.window, b.padded_h
     first = (s.T - 1) // b.steps * b.steps
     while first >= 0:
         steps = min(b.steps, s.T - first)
         if depth != steps * s.N * b.Q:  # the halo rows move with the depth
             depth = steps * s.N * b.Q
             memset(room.dz, 0, blocks * depth * vectors * size)
-            st.dz_depth, p.x.group_step = depth, depth * vectors
+            st.dz_depth = depth
+            read_windows(s, &p.x, s.K, 1, s.h_scales != NULL, depth)
         for k in range(steps - 1, -1, -1):
             step_back(b, &room, &st, &p, first + k, k)
         block_gradients(b, &room, first, steps, depth)

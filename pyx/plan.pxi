@@ -170,7 +170,29 @@ cdef class CallPlan:
         record(tape, &s)
         return self.result(y, h, c), tape
 
-    def pull(self, Tape tape not None, dy, dh, dc):
-        """``run_backward`` of a tape of ``record``."""
-        cdef BackwardPanels panels = self.weights.backward_panels(self.geometry.stride, False, False)
-        return run_backward(tape, panels, dy, dh, dc, True)
+    cdef bint is_cotangent(self, object array, Tape tape, bint of_output) except -1:
+        """None, or an array of exactly the shape of the output (or of a state) that ``tape`` recorded."""
+        cdef int ndim = self.axes if of_output and self.return_sequences else self.axes - 1
+        if array is None:
+            return True
+        if not fits(array, self.typenum, ndim):
+            return False
+        shape = (<object> array).shape
+        return shape == ((tape.x_shape[:2] if ndim == self.axes else tape.x_shape[:1]) + tape.state_shape)
+
+    def pull(self, Tape tape not None, dy):
+        """(dx, dh0, dc0, [weights' gradients]) of a tape of ``record`` for a cotangent like the layer's result: an array or None, or
+        with return_state three of them; None where they are not exactly what the kernels want."""
+        cdef BackwardPanels panels
+        if not self.return_state:
+            dys = (dy, None, None)
+        elif isinstance(dy, (tuple, list)) and len(dy) == 3:
+            dys = tuple(dy)
+        else:
+            return None
+        if not (self.is_cotangent(dys[0], tape, True) and self.is_cotangent(dys[1], tape, False)
+                and self.is_cotangent(dys[2], tape, False)):
+            return None
+        panels = self.weights.backward_panels(self.geometry.stride, False, False)
+        dx, dh0, dc0, dkernel, drecurrent, dbias = pulled(tape, panels, dys[0], dys[1], dys[2], True)
+        return dx, dh0, dc0, [dkernel, drecurrent] if dbias is None else [dkernel, drecurrent, dbias]

@@ -110,14 +110,13 @@ def record_forward(GateWeights weights not None, x, h0, c0, mask, rows, int acti
     return y, h, c, tape
 
 
+cdef inline cnp.ndarray zeros_like(cnp.ndarray a):
+    return cnp.PyArray_ZEROS(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a), cnp.PyArray_TYPE(a), 0)
+
+
 def run_backward(Tape tape not None, BackwardPanels panels not None, dy, dh, dc, bint inputs):
     """Cotangents dy (like y), dh, dc (like the states; each may be None) -> dx or None, dh0, dc0, dkernel, drecurrent, dbias."""
-    cdef Backward b
     cdef GateWeights weights = tape.weights
-    cdef Buffer workspace
-    cdef BackRoom room
-    cdef unsigned long mode
-    cdef cnp.ndarray dx = None, dh0, dc0, dkernel, drecurrent, dbias
     dtype = weights.kernel.dtype
     N, T = tape.x_shape[:2]
     shape = (N, *tape.state_shape)
@@ -130,13 +129,31 @@ def run_backward(Tape tape not None, BackwardPanels panels not None, dy, dh, dc,
     gated = tape.x_scales is not None, tape.h_scales is not None
     if N and (panels.stride != tape.s.stride or gated != (panels.gated_x, panels.gated_h)):
         raise ValueError("the panels were made for another stride or other dropout masks")
-    dh0 = np.zeros(shape, dtype) if dh is None else dh.copy()
-    dc0 = np.zeros(shape, dtype) if dc is None else dc.copy()
-    dkernel, drecurrent = np.zeros_like(weights.kernel), np.zeros_like(weights.recurrent_kernel)
-    dbias = None if weights.bias is None else np.zeros_like(weights.bias)
+    return pulled(tape, panels, dy, dh, dc, inputs)
+
+
+cdef tuple pulled(Tape tape, BackwardPanels panels, dy, dh, dc, bint inputs):
+    """``run_backward`` of arrays that fit."""
+    cdef Backward b
+    cdef GateWeights weights = tape.weights
+    cdef Buffer workspace
+    cdef BackRoom room
+    cdef unsigned long mode
+    cdef cnp.npy_intp[4] x_shape, shape
+    cdef int k, ndim = len(tape.x_shape), typenum = cnp.PyArray_TYPE(weights.kernel)
+    cdef cnp.ndarray dx = None, dh0, dc0, dkernel, drecurrent, dbias
+    for k in range(ndim):
+        x_shape[k] = tape.x_shape[k]
+    shape[0] = x_shape[0]
+    for k in range(ndim - 2):
+        shape[k + 1] = tape.state_shape[k]
+    dh0 = cnp.PyArray_ZEROS(ndim - 1, shape, typenum, 0) if dh is None else dh.copy()
+    dc0 = cnp.PyArray_ZEROS(ndim - 1, shape, typenum, 0) if dc is None else dc.copy()
+    dkernel, drecurrent = zeros_like(weights.kernel), zeros_like(weights.recurrent_kernel)
+    dbias = None if weights.bias is None else zeros_like(weights.bias)
     if inputs:
-        dx = np.empty(tape.x_shape, dtype)
-    if N == 0:
+        dx = cnp.PyArray_EMPTY(ndim, x_shape, typenum, 0)
+    if x_shape[0] == 0:
         return dx, dh0, dc0, dkernel, drecurrent, dbias
     memset(&b, 0, sizeof(b))
     b.s = &tape.s

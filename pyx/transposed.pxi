@@ -41,8 +41,11 @@ cdef class BackwardPanels:
         return [kernel[:, :, g : g + 1] for g in range(4)] if gated else [kernel]
 
     cdef object flipped(self, GateWeights weights, kernel):
-        """kernel [K,A,G,F] -> the matrix [blocks*K*G*W, A] whose rows stand in the order of a window of dz, last tap first."""
-        cdef Py_ssize_t W = weights.kernels.lanes, blocks = (weights.units + W - 1) // W
+        """kernel [K,A,G,F] -> the matrix [blocks*K*G*W, A] whose rows stand in the order of a window of dz, last tap first.
+
+        A single block that is not full has no rows for its padded lanes: [K*G*F, A] (see ``lanes_used``).
+        """
+        cdef Py_ssize_t W = min(weights.units, weights.kernels.lanes), blocks = (weights.units + W - 1) // W
         wide = np.zeros((*kernel.shape[:3], blocks * W), kernel.dtype)
         wide[..., : weights.units] = kernel
         wide = wide.reshape(*kernel.shape[:3], blocks, W)[::-1]

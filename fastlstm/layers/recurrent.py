@@ -206,14 +206,21 @@ class RecurrentLayer(Layer):
     def _planned_pullback(self, plan: Any, result: Any, tape: Any, given: bool) -> Pullback:
         """The pullback of a call that the plan recorded: all arrays are of the arithmetic dtype. ``given``: an initial state was."""
         outputs = result if self.return_state else (result,)
-        forms, answered = [Form.of(a) for a in outputs], of_weights(self)
+        forms, answered = [Form.of(a) for a in outputs], None if self._trains_all() else of_weights(self)
 
         def pullback(dy: Any) -> Gradients:
-            dys = [None if a is None else np.ascontiguousarray(a) for a in cotangents(dy, forms)]
-            dx, dh, dc, *dweights = plan.pull(tape, *dys, *[None] * (3 - len(dys)))
-            return Gradients(dx, [dh, dc] if given else None, answered(dweights[: len(self.weights)]))
+            pulled = plan.pull(tape, dy)
+            if pulled is None:  # another dtype or layout, or an error
+                dys = [None if a is None else np.ascontiguousarray(a) for a in cotangents(dy, forms)]
+                pulled = plan.pull(tape, dys if len(forms) > 1 else dys[0])
+            dx, dh, dc, weights = pulled
+            return Gradients(dx, [dh, dc] if given else None, weights if answered is None else answered(weights))
 
         return pullback
+
+    def _trains_all(self) -> bool:
+        """True where no weight is frozen."""
+        return self.trainable and self.cell.trainable and all(v.trainable for v in self.cell.weights)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A plan holds what the attributes said when it was made. The revision tells a call that is under way in another thread
