@@ -204,7 +204,7 @@ class RecurrentLayer(Layer):
         return result, with_activity_losses(self, result, pullback)
 
     def _planned_pullback(self, plan: Any, result: Any, tape: Any, given: bool) -> Pullback:
-        """The pullback of a call that the plan recorded: all arrays are of the arithmetic dtype. ``given``: an initial state was."""
+        """The pullback of a call that the plan recorded, all arrays of the arithmetic dtype. ``given``: an initial state was."""
         outputs = result if self.return_state else (result,)
         forms, answered = [Form.of(a) for a in outputs], None if self._trains_all() else of_weights(self)
 
