@@ -21,7 +21,7 @@ cdef extern from "fastlstm/fastlstm.h":
 
     ctypedef struct fl_layout:
         ptrdiff_t columns
-        int gates, padded
+        int gates, padded, dots
 
     ctypedef struct fl_product:
         const void *panel

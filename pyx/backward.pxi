@@ -26,7 +26,7 @@ cdef struct Backward:
     char *dbias                         # [4F], or NULL
     const char **h_panel                # transposed recurrent_kernel [blocks,K,4,W] x [F], or four of [blocks,K,W] (h_scales)
     const char **x_panel                # transposed kernel by phase [blocks,taps,4,W] x [C], or four of each (x_scales)
-    bint padded_h, padded_x
+    bint padded_h, padded_x, dots_x     # how the panels are laid out (fl_layout)
     const char *no_bias                 # a bias panel of zeros, as wide as F and C need
     Py_ssize_t steps                    # of a block
     Py_ssize_t L, Q                     # see above
@@ -278,7 +278,7 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
     for p in range(s.stride):
         taps = (s.K - p + s.stride - 1) // s.stride if p < s.K else 0
         memset(&pr, 0, sizeof(pr))
-        pr.layout.columns = s.C
+        pr.layout.columns, pr.layout.dots = s.C, b.dots_x
         pr.rows, pr.z_offset, pr.init = room.all_rows, room.wide_out, b.no_bias
         pr.x.offset = room.wide
         read_windows(s, &pr.x, taps, s.dilation, s.x_scales != NULL, depth)

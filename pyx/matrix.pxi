@@ -20,7 +20,8 @@ cdef class PackedMatrix:
         self.kernels = kernels_for(self.dtype)
         matrix = checked(matrix, self.dtype, 2, "matrix")
         self.depth, self.columns = matrix.shape[0], matrix.shape[1]
-        self.layout.columns, self.layout.gates, self.layout.padded = self.columns, 0, 0
+        memset(&self.layout, 0, sizeof(self.layout))
+        self.layout.columns = self.columns
         size = self.kernels.bits // 8
         panel = padded(self.kernels.panel_size(&self.layout, self.depth) * size)
         self.panels = Buffer(panel + padded(self.kernels.panel_size(&self.layout, 1) * size))

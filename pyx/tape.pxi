@@ -161,7 +161,7 @@ cdef tuple pulled(Tape tape, BackwardPanels panels, dy, dh, dc, bint inputs):
     b.dh, b.dc, b.dx = data(dh0), data(dc0), data(dx) if inputs else NULL
     b.dkernel, b.drecurrent, b.dbias = data(dkernel), data(drecurrent), NULL if dbias is None else data(dbias)
     b.h_panel, b.x_panel, b.no_bias = panels.h_panel, panels.x_panel, panels.no_bias
-    b.padded_h, b.padded_x = panels.padded_h, panels.padded_x
+    b.padded_h, b.padded_x, b.dots_x = panels.padded_h, panels.padded_x, sums_by_dots(weights, weights.channels)
     plan_back(b.s, &b)
     workspace = weights.take(cut_back(&b, NULL, &room))
     b.workspace = workspace.start

@@ -88,7 +88,8 @@ cdef class GateWeights:
         cdef fl_layout layout
         cdef Py_ssize_t size = self.kernels.bits // 8, x_size, h_size, b_size, lane_size = 0, width = 4 * self.units
         cdef const void *bias = NULL if self.bias is None else data(self.bias)
-        layout.columns, layout.gates, layout.padded = self.units, 1, 0
+        memset(&layout, 0, sizeof(layout))
+        layout.columns, layout.gates = self.units, 1
         b_size = padded(self.kernels.panel_size(&layout, 1) * size)
         layout.padded = self.padded = gains_by_gaps(self.kernels, &layout, self.taps * (self.channels + self.units))
         x_size = padded(self.kernels.panel_size(&layout, self.taps * self.channels) * size)

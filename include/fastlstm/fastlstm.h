@@ -53,9 +53,11 @@ enum fl_rounding { FL_ROUND_NONE = 0, FL_ROUND_FLOAT16, FL_ROUND_BFLOAT16 };
 /* Column order of a packed matrix. gates = 1: [P,4U] with columns = U, block b holds units b*W… of all four gates.
    gates = 0: [P,n] with columns = n, block b holds columns 4*b*W….
    padded = 1 (vectors of 64 bytes only): 64 bytes are left free behind each row of a block, which some processors fetch faster. */
+/* dots = 1 (plain matrices of few columns): the panel is [n][P], a column after the other, and a product sums along vectors of P, which must
+   divide by the lanes in every run. Its sums are not the chains of the other layouts. */
 typedef struct {
   ptrdiff_t columns;
-  int gates, padded;
+  int gates, padded, dots;
 } fl_layout;
 
 /* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the

@@ -6,6 +6,19 @@
  * outer() for the weight gradients. Padded lanes are stored as 0.
  */
 
+/* Fetches what a later row or step will read of n units from u on: where the tape of a step is large, a few rows ahead; else the same row
+ * of the step to come, whose pages lie before these, where no processor looks for them by itself. */
+FL_INLINE void FL(fetch_tape)(const fl_step_back *s, ptrdiff_t k, ptrdiff_t u, ptrdiff_t n) {
+  const int large = s->gates_rows > 64;
+  const ptrdiff_t row = s->rows[large && k + 8 < s->count ? k + 8 : k];
+  const ptrdiff_t page = large ? 0 : s->gates_rows * s->units, dy_page = large ? 0 : s->dy_step;
+  const real *gates = (const real *)s->gates + 4 * (u * s->gates_rows + row * n) - 4 * page;
+  for (int g = 0; g < 4; g++) FL_PREFETCH(gates + g * n);
+  FL_PREFETCH((const real *)s->c_before + s->c_offset[row] + u - page);
+  if (large) FL_PREFETCH((const real *)s->c + s->c_offset[row] + u);
+  if (s->dy) FL_PREFETCH((const real *)s->dy + s->dy_offset[row] + u - dy_page);
+}
+
 FL_INLINE void FL(step_back_block)(int kind, const fl_step_back *s, ptrdiff_t block) {
   const ptrdiff_t u = block * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
   for (ptrdiff_t k = 0; k < s->count; k++) {
@@ -13,10 +26,7 @@ FL_INLINE void FL(step_back_block)(int kind, const fl_step_back *s, ptrdiff_t bl
     const real *gates = (const real *)s->gates + 4 * (u * s->gates_rows + row * n);
     real *dz_row = (real *)s->dz + (block * s->dz_depth + s->dz_row[row]) * 4 * FL_W;
     vec tape[4], dz[4];
-    /* The pages of the step to come lie before these, where no processor looks for them by itself. */
-    if (s->dy) FL_PREFETCH((const real *)s->dy + s->dy_offset[row] + u - s->dy_step);
-    FL_PREFETCH((const real *)s->c_before + at - s->gates_rows * s->units);
-    for (int g = 0; g < 4; g++) FL_PREFETCH(gates + g * n - 4 * s->gates_rows * s->units);
+    FL(fetch_tape)(s, k, u, n);
     for (int g = 0; g < 4; g++) tape[g] = v_load_n(gates + g * n, n);
     vec dh = v_load_n((const real *)s->dh + at, n), dc = v_load_n((const real *)s->dc + at, n);
     if (s->dy) dh = dh + v_load_n((const real *)s->dy + s->dy_offset[row] + u, n);
@@ -40,7 +50,7 @@ FL_STATIC void FL(step_back)(const fl_step_back *s) {
 /* z of B blocks and M rows from row `first` on: a sum of its own, added to z at the end, so that rounding errors grow with the depth
  * of a call and the number of calls, not with their product. The M values of a turn are neighbours: one pointer serves them all. */
 FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, ptrdiff_t block) {
-  const fl_layout layout = {s->units, 1, 0};
+  const fl_layout layout = {s->units, 1, 0, 0};
   const ptrdiff_t stride = s->panel_depth * 4 * FL_W, pitch = s->pitch;
   const real *a = (const real *)s->columns + first, *w = (const real *)s->panel + block * stride, *end = w + s->depth * 4 * FL_W;
   real *z = (real *)s->z + first * 4 * s->units;
@@ -92,7 +102,7 @@ FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, 
 FL_FOR_TILES(FL_OUTER_TILE)
 
 FL_STATIC void FL(outer)(const fl_outer *s) {
-  const fl_layout layout = {s->units, 1, 0};
+  const fl_layout layout = {s->units, 1, 0, 0};
   const ptrdiff_t blocks = FL(blocks)(&layout);
   for (ptrdiff_t block = 0; block < blocks;) {
     const int B = FL(blocks_at_once)(s->count, blocks - block);
@@ -107,7 +117,7 @@ FL_STATIC void FL(outer)(const fl_outer *s) {
 
 /* sums [4U] += the rows of a panel [blocks][depth][4][W]: the gradient of the bias. */
 FL_STATIC void FL(sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) {
-  const fl_layout layout = {units, 1, 0};
+  const fl_layout layout = {units, 1, 0, 0};
   const real *row = (const real *)panel;
   for (ptrdiff_t block = 0; block < FL(blocks)(&layout); block++) {
     vec sum[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};

@@ -63,7 +63,7 @@ FL_STATIC void FL(step_gated)(const fl_step *s) {
 }
 
 FL_INLINE void FL(outer_gated_tile)(int M, const fl_outer *s, ptrdiff_t first, ptrdiff_t block) {
-  const fl_layout layout = {s->units, 1, 0};
+  const fl_layout layout = {s->units, 1, 0, 0};
   const ptrdiff_t pitch = s->pitch, gate = s->gate_step;
   const real *a = (const real *)s->columns + first, *w = (const real *)s->panel + block * s->panel_depth * 4 * FL_W;
   const real *end = w + s->depth * 4 * FL_W;

@@ -55,6 +55,7 @@ FL_INLINE ptrdiff_t FL(pitch)(int vectors, int padded) { return vectors * FL_W +
 
 /* Number of reals that pack() writes for a matrix of `depth` rows. */
 FL_STATIC ptrdiff_t FL(panel_size)(const fl_layout *layout, ptrdiff_t depth) {
+  if (layout->dots) return layout->columns * depth;
   return FL(blocks)(layout) * depth * FL(pitch)(FL(vectors)(layout), layout->padded);
 }
 
@@ -62,6 +63,10 @@ FL_STATIC ptrdiff_t FL(panel_size)(const fl_layout *layout, ptrdiff_t depth) {
 FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel) {
   real *out = (real *)panel;
   const int vectors = FL(vectors)(layout);
+  if (layout->dots) {
+    for (ptrdiff_t k = 0; k < layout->columns * depth; k++) out[k] = ((const real *)matrix)[k % depth * stride + k / depth];
+    return;
+  }
   for (ptrdiff_t block = 0; block < FL(blocks)(layout); block++)
     for (ptrdiff_t p = 0; p < depth; p++) {
       for (int gate = 0; gate < vectors; gate++, out += FL_W) {

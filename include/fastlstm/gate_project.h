@@ -78,10 +78,47 @@ FL_STATIC void FL(project_narrow)(const fl_project *s, int V) {
   }
 }
 
+/* ---- few columns: along the vectors of a row ------------------------------------------------------------------------- */
+#undef FL_DOT_ROWS
+#define FL_DOT_ROWS (FL_WIDE_ROWS > 3 ? 8 : 4)
+
+/* z of M rows and one column, x's product only. M is a constant. */
+FL_INLINE void FL(dot_tile)(int M, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t column) {
+  const fl_product *part = &s->x;
+  const real *w = (const real *)part->panel + column * part->depth;
+  vec acc[FL_DOT_ROWS];
+  FL_UNROLL
+  for (int m = 0; m < M; m++) acc[m] = v_set(0);
+  for (ptrdiff_t group = 0; group < part->groups; group++)
+    for (ptrdiff_t run = 0; run < part->runs; run++) {
+      const real *base = (const real *)part->base + group * part->group_step + run * part->step, *row[FL_DOT_ROWS];
+      FL_UNROLL
+      for (int m = 0; m < M; m++) row[m] = base + part->offset[rows[m]];
+      for (ptrdiff_t p = 0; p < part->length; p += FL_W, w += FL_W) {
+        const vec wp = v_load(w);
+        FL_UNROLL
+        for (int m = 0; m < M; m++) acc[m] = v_fma(v_load(row[m] + p), wp, acc[m]);
+      }
+    }
+  for (int m = 0; m < M; m++) ((real *)s->z)[s->z_offset[rows[m]] + column] = v_sum(acc[m]) + ((const real *)s->init)[column];
+}
+
+FL_STATIC void FL(project_dots)(const fl_project *s) {
+  for (ptrdiff_t column = 0; column < s->layout.columns; column++) {
+    ptrdiff_t first = 0;
+    for (; s->count - first >= FL_DOT_ROWS; first += FL_DOT_ROWS) FL(dot_tile)(FL_DOT_ROWS, s, s->rows + first, column);
+    for (; first < s->count; first++) FL(dot_tile)(1, s, s->rows + first, column);
+  }
+}
+
 /* z rows of s->count rows: init + x @ panel (+ h @ panel), flat (columns as in the unpacked matrix) or padded [blocks][4][W]. */
 FL_STATIC void FL(project)(const fl_project *s) {
   const ptrdiff_t blocks = FL(blocks)(&s->layout);
   const int padded = FL_PAD && (s->x.panel ? s->x.padded : s->h.padded);
+  if (s->layout.dots) {
+    FL(project_dots)(s);
+    return;
+  }
   if (FL(vectors)(&s->layout) < 4) {
     FL(project_narrow)(s, FL(vectors)(&s->layout));
     return;

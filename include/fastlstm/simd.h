@@ -9,6 +9,7 @@
  *   v_fma(a,b,c) = a*b + c            one rounding, except on generic (two)
  *   v_min(a,b) v_max(a,b)             where a or b is NaN: b.  So v_min(limit, x) lets NaN through
  *   v_abs v_copysign(magnitude, sign) v_sqrt
+ *   v_sum(a) -> real                  the lanes by halves: (0 + W/2) + (1 + W/2 + 1) …
  *   v_lt v_le v_eq -> vmask, v_select(m, a, b): a where m
  *   v_bits(a) v_unbits(i): the same bits as ivec / vec; v_iset(k), + - & | on ivec, v_shl(i, n), v_shr(i, n) (logical)
  * Alignment: none is asked for. Errors: none.
@@ -29,6 +30,7 @@
 #define v_abs FL(vabs)
 #define v_copysign FL(vcopysign)
 #define v_sqrt FL(vsqrt)
+#define v_sum FL(vsum)
 #define v_lt FL(vlt)
 #define v_le FL(vle)
 #define v_eq FL(veq)
@@ -271,6 +273,21 @@ FL_INLINE void v_store_n(real *p, vec a, ptrdiff_t n) {
   for (ptrdiff_t k = 0; k < n; k++) p[k] = lanes[k];
 }
 #endif
+
+FL_INLINE real v_sum(vec a) {
+#if defined(FL_ISA_ONE)
+  return a;
+#else
+  real lanes[FL_W];
+  v_store(lanes, a);
+  FL_UNROLL
+  for (int half = FL_W / 2; half > 0; half /= 2) {
+    FL_UNROLL
+    for (int k = 0; k < half; k++) lanes[k] += lanes[k + half];
+  }
+  return lanes[0];
+#endif
+}
 
 /* The sign bit, by the shift of an all-ones word: no constant of implementation-defined conversion. */
 FL_INLINE ivec FL(sign_bit)(void) { return v_shl(v_iset((ireal)-1), FL_BITS - 1); }

@@ -163,7 +163,7 @@ FL_INLINE void FL(row_blocks)(int takes_x, const fl_stream *s, const FL(place_t)
 FL_INLINE void FL(project_rows)(const fl_stream *s, const real *x, ptrdiff_t rows, real *z) {
   const ptrdiff_t width = (s->units + FL_W - 1) / FL_W * 4 * FL_W;
   ptrdiff_t number[FL_CHUNK], x_offset[FL_CHUNK], z_offset[FL_CHUNK];
-  fl_project p = {.layout = {s->units, 1, 0}, .rows = number, .init = s->bias_panel, .z_offset = z_offset, .padded = 1};
+  fl_project p = {.layout = {s->units, 1, 0, 0}, .rows = number, .init = s->bias_panel, .z_offset = z_offset, .padded = 1};
   p.x = (fl_product){.panel = s->x_panel,
                      .offset = x_offset,
                      .runs = 1,
