@@ -1,4 +1,4 @@
-"""Engine: a rival or fastlstm itself in a process of its own, on one CPU, asked over a pipe. Used by ``bench_rivals``."""
+"""Engine: a rival or fastlstm itself in a process of its own, on the CPUs given, asked over a pipe. Used by ``bench_rivals``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import selectors
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ RIVALS = ("onnxruntime", "openvino", "litert", "torch", "keras_tensorflow", "ker
 # OpenBLAS does not know every processor with AVX-512 and would run AVX2 code on it.
 BLAS_CORE = {"avx512": "SKYLAKEX", "avx2": "HASWELL"}
 THREADS = ("FASTLSTM", "OMP", "OPENBLAS", "MKL", "NUMEXPR", "TF_NUM_INTRAOP", "TF_NUM_INTEROP")
+
+
+# What a shell may have left behind and would change the speed of some engines only.
+UNSET = {
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_CORETYPE",
+    "XLA_FLAGS",
+    "TF_XLA_FLAGS",
+    "OMP_PROC_BIND",
+    "OMP_WAIT_POLICY",
+    "KMP_BLOCKTIME",
+}
 
 
 class EngineError(Exception):
@@ -29,19 +42,20 @@ def python_of(name: str) -> Path:
     return ROOT / ".venv-rivals" / name / "bin" / "python"
 
 
-def environment(isa: str) -> dict[str, str]:
-    """One thread in every library that reads a variable, and the BLAS kernels of the processor's kind."""
-    threads = {f"{name}_NUM_THREADS": "1" for name in THREADS}
+def environment(isa: str, threads: int) -> dict[str, str]:
+    """So many threads in every library that reads a variable, and the BLAS kernels of the processor's kind for all alike."""
+    counts = {f"{name}_NUM_THREADS": str(threads) for name in THREADS} | {"BENCH_THREADS": str(threads)}
     more = {"OPENBLAS_CORETYPE": BLAS_CORE[isa]} if isa in BLAS_CORE else {}
     more |= {"FASTLSTM_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**os.environ, **threads, **more}
+    inherited = {name: value for name, value in os.environ.items() if name not in UNSET}
+    return {**inherited, **counts, **more}
 
 
 class Engine:
-    """Starts its process at the first question and again after it died."""
+    """Starts its process at the first question and again after it died. It runs on ``cpus``, with as many threads."""
 
-    def __init__(self, name: str, cpu: int, isa: str, log: Path, timeout: float):
-        self.name, self.cpu, self.isa, self.log, self.timeout = name, cpu, isa, log, timeout
+    def __init__(self, name: str, cpus: Sequence[int], isa: str, log: Path, timeout: float):
+        self.name, self.cpus, self.isa, self.log, self.timeout = name, cpus, isa, log, timeout
         self.process: subprocess.Popen | None = None
 
     def ask(self, **request: Any) -> Any:
@@ -71,12 +85,12 @@ class Engine:
         if not python.exists():
             raise EngineError("not installed")
         adapter = "ours" if self.name == OURS else self.name
-        command = [str(python), "-m", "benchmarks.rivals.worker", adapter, str(self.cpu)]
+        command = [str(python), "-m", "benchmarks.rivals.worker", adapter, ",".join(map(str, self.cpus))]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env=environment(self.isa),
+                env=environment(self.isa, len(self.cpus)),
                 text=True,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """The workloads that fastlstm and its rivals are timed at, with inputs and expected outputs. Used by ``bench_rivals``.
 
-The shapes of ``cases``, and besides: a ragged batch, Bidirectional, float64, single calls of a stream, training. Expected outputs
-come from the reference backend in float64.
+The shapes of ``cases``, and besides: a ragged batch, Bidirectional, float64, single calls of a stream, training, two threads.
+Expected outputs come from the reference backend in float64.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def _workloads() -> list[Workload]:
         _of(name, "training", f"train-{name}", training=True, flops=3 * CASES[name].flops)
         for name in ("n1", "n32", "doc", "edge", "mid", "long")
     ]
-    return lstm + convolutions + more + training
+    threads = [_of(name, "threads", f"{name}-2t", threads=2) for name in ("n32", "n128", "n1-wide")]
+    return lstm + convolutions + more + training + threads
 
 
 def _random(work: Workload, what: str) -> np.random.Generator:
@@ -113,3 +114,4 @@ def write(work: Workload, folder: Path) -> Path:
 
 
 WORKLOADS = {work.name: work for work in _workloads()}
+GROUPS = list(dict.fromkeys(work.group for work in WORKLOADS.values()))

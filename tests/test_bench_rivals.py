@@ -1,11 +1,11 @@
-"""The comparison with other libraries, as far as it is fastlstm's own: ratios, table, chart, workloads, and the refusal to time
-a wrong answer. The other libraries are not needed.
+"""The comparison with other libraries, as far as it is fastlstm's own: workloads, rounds, and the refusal to time a wrong answer.
+
+The other libraries are not needed. Ratios, tables and chart: ``test_bench_report``.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -18,141 +18,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import bench_rivals, chart, engines, ratios, report  # noqa: E402
+from bench_rows import row_of  # noqa: E402
+
+from benchmarks import bench_rivals, engines  # noqa: E402
 from benchmarks.rivals import ours, worker  # noqa: E402
 from benchmarks.rivals.workload import COUNT, TOLERANCE, Runner, Workload, error_of, mask_of  # noqa: E402
 from benchmarks.workloads import LENGTHS, WORKLOADS, data_of, expected_of  # noqa: E402
 
 NAMES = {"doc", "step", "stream", "n1", "n1-long", "n1-wide", "n8", "n32", "n128", "edge", "mid", "long"}
 NAMES |= {"ragged", "bidirectional", "n1-f64", "n32-f64", "stream-p99"}
-NAMES |= {f"train-{name}" for name in ("n1", "n32", "doc", "edge", "mid", "long")}
-
-
-def row_of(name: str, seconds: dict[str, list[float]], group: str = "LSTM", **work: Any) -> dict[str, Any]:
-    """A summarized row as ``measure`` makes it."""
-    entries = {engine: {"seconds": list(times), "error": 1e-7, "way": "a way"} for engine, times in seconds.items()}
-    work = {"name": name, "group": group, "flops": 2_000_000_000, "percentile": False} | work
-    return ratios.summarize({"work": work, "text": f"text of {name}", "peak": [100.0, 300.0, 200.0], "engines": entries})
-
-
-def results_of(rows: list[dict[str, Any]], names: list[str]) -> dict[str, Any]:
-    machine = {"processor": "a <fast> processor", "isa": "avx2", "cpu": 3, "python": "3.11.0"}
-    versions = {name: f"{name} 1.0" for name in names}
-    return {
-        "machine": machine,
-        "date": "2001-02-03",
-        "note": "",
-        "versions": versions,
-        "rounds": 3,
-        "seconds": 0.1,
-        "clock": "wall",
-        "rows": rows,
-    }
-
-
-# -- figures ------------------------------------------------------------------------------------------------------------
-def test_a_ratio_is_the_median_over_the_rounds() -> None:
-    # 2, 3 and 4 in the three rounds; the ratio of the medians would be 6 / 2 = 3 only by chance, of the means 34 / 12.
-    assert ratios.median_ratio([2.0, 6.0, 40.0], [1.0, 2.0, 10.0]) == 3.0
-    assert ratios.median_ratio([8.0, 6.0, 1.0], [1.0, 6.0, 2.0]) == 1.0
-    with pytest.raises(ValueError, match="shorter"):
-        ratios.median_ratio([1.0, 2.0], [1.0])
-
-
-def test_the_best_rival_has_the_smallest_ratio() -> None:
-    row = row_of("n1", {"fastlstm": [0.1, 0.2, 0.1], "torch": [0.3, 0.6, 0.3], "onnxruntime": [0.2, 0.4, 0.21]})
-    assert row["best"] == "onnxruntime"
-    assert row["ratio"] == pytest.approx(2.0)
-    assert row["engines"]["torch"]["ratio"] == pytest.approx(3.0)
-    assert row["engines"]["fastlstm"]["ratio"] == 1.0
-    assert row["gflops"] == pytest.approx(20.0)  # 2e9 operations in 0.1 s
-    assert row["peak_gflops"] == 200.0
-    assert row["share_of_peak"] == pytest.approx(0.1)
-
-
-def test_an_engine_without_times_is_no_rival() -> None:
-    row = row_of("n1", {"fastlstm": [0.1], "torch": [], "onnxruntime": [0.05]})
-    assert (row["best"], row["ratio"]) == ("onnxruntime", 0.5)
-    assert row["engines"]["torch"]["median_seconds"] is None
-    alone = row_of("n1", {"fastlstm": [0.1], "torch": []})
-    assert (alone["best"], alone["ratio"]) == (None, None)
-    lost = row_of("n1", {"fastlstm": [], "torch": [0.1]})
-    assert (lost["ratio"], lost["gflops"], lost["share_of_peak"]) == (None, None, None)
-    assert lost["engines"]["torch"]["median_seconds"] == 0.1
-
-
-def test_geometric_means_of_the_groups() -> None:
-    rows = [row_of("a", {"fastlstm": [1.0], "torch": [2.0]}), row_of("b", {"fastlstm": [1.0], "torch": [8.0]})]
-    rows += [row_of("c", {"fastlstm": [1.0], "torch": [0.5]}, "training"), row_of("d", {"fastlstm": [1.0]}, "more")]
-    assert ratios.geometric_means(rows) == pytest.approx({"LSTM": 4.0, "training": 0.5})
-    assert ratios.geometric_mean([]) is None
-
-
-# -- table and chart ----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, "–"), (1.234e-6, "1.23 µs"), (0.0000123, "12.3 µs"), (0.000999, "999 µs"), (0.00315, "3.15 ms"), (2.5, "2.5 s")],
-)
-def test_times_in_words(seconds: float | None, text: str) -> None:
-    assert report.time_text(seconds) == text
-
-
-def test_the_table_keeps_lost_rows_and_says_why_cells_are_empty() -> None:
-    rows = [
-        row_of("won", {"fastlstm": [0.001], "torch": [0.003], "openvino": []}),
-        row_of("lost", {"fastlstm": [0.002], "torch": [0.001], "openvino": []}),
-    ]
-    rows[0]["engines"]["openvino"] |= {"why": "died | with\n-9", "way": None}
-    rows[1]["engines"]["openvino"] |= {"why": "inference only", "unsupported": True, "way": None}
-    lines = report.markdown(results_of(rows, ["fastlstm", "torch", "openvino"])).splitlines()
-    assert "| `won` | text of won | 1 ms | torch 3 ms | **3.00** | 2e+03 / 200 (1000%) | 1e-07 |" in lines
-    assert "| `lost` | text of lost | 2 ms | torch 1 ms | 0.50 (behind) | 1e+03 / 200 (500%) | 1e-07 |" in lines
-    assert "| `won` | 1 ms | 3 ms (3.00) | failed [1] |" in lines
-    assert "| `lost` | 2 ms | 1 ms (0.50) | no [2] |" in lines
-    assert "1. openvino: died / with -9" in lines
-    assert "2. openvino: inference only" in lines
-    assert f"Geometric mean of the ratios: **{math.sqrt(1.5):.2f}**" in lines
-    assert "- torch: torch 1.0; a way (won, lost)" in lines
-
-
-def test_a_wrong_answer_of_ours_stands_in_the_table() -> None:
-    row = row_of("n1", {"fastlstm": [], "torch": [0.1]})
-    row["engines"]["fastlstm"] = {"why": "layer(x): wrong by 1.0e-01", "seconds": [], "median_seconds": None, "way": None}
-    text = report.markdown(results_of([row], ["fastlstm", "torch"]))
-    assert "| `n1` | text of n1 | WRONG or failed | none | – | – | – |" in text
-    assert "1. fastlstm: layer(x): wrong by 1.0e-01" in text
-
-
-def test_the_table_tells_that_the_machine_was_busy() -> None:
-    row = row_of("n1", {"fastlstm": [0.1, 0.1, 0.1]})
-    row["engines"]["fastlstm"]["cpu_share"] = [0.99, 0.6, 0.55]
-    assert "fastlstm had the CPU for 60% of its turns" in report.markdown(results_of([row], ["fastlstm"]))
-    row["engines"]["fastlstm"]["cpu_share"] = [0.99, 0.6, 1.0]
-    assert "busy" not in report.markdown(results_of([row], ["fastlstm"]))
-
-
-def test_the_chart_is_xml_with_a_dot_for_every_ratio() -> None:
-    rows = [
-        row_of("won", {"fastlstm": [0.001], "torch": [0.003], "openvino": [0.1]}),
-        row_of("lost", {"fastlstm": [0.002], "torch": [0.001], "openvino": []}),
-    ]
-    root = ElementTree.fromstring(chart.svg(results_of(rows, ["fastlstm", "torch", "openvino"])))
-    tag = "{http://www.w3.org/2000/svg}"
-    dots = [dot for dot in root.iter(f"{tag}circle") if dot.find(f"{tag}title") is not None]
-    assert [dot.findtext(f"{tag}title") for dot in dots] == ["torch: 3.00", "openvino: 100.00", "torch: 0.50"]
-    xs = [float(dot.attrib["cx"]) for dot in dots]
-    assert xs[2] < chart.position(1, (0.5, 100)) < xs[0] < xs[1]
-    texts = [text.text for text in root.iter(f"{tag}text")]
-    assert {"won", "lost", "One call, one thread: a <fast> processor, avx2"} <= set(texts)
-
-
-def test_the_axis_of_the_chart_is_logarithmic() -> None:
-    assert chart.limits([0.7, 60.0]) == (0.5, 100)
-    assert chart.limits([]) == (1, 2)
-    ends = (0.5, 50.0)
-    assert chart.position(0.5, ends) == pytest.approx(chart.LEFT)
-    assert chart.position(50, ends) == pytest.approx(chart.WIDTH - chart.RIGHT)
-    assert chart.position(5, ends) == pytest.approx((chart.LEFT + chart.WIDTH - chart.RIGHT) / 2)
+NAMES |= {f"train-{name}" for name in ("n1", "n32", "doc", "edge", "mid", "long")} | {"n32-2t", "n128-2t", "n1-wide-2t"}
 
 
 # -- workloads and answers ----------------------------------------------------------------------------------------------
@@ -220,7 +95,7 @@ class Adapter:
 
 def request_for(name: str, folder: Path) -> dict[str, Any]:
     bench_rivals.prepare([WORKLOADS[name]], bench_rivals.parse_arguments(["--rivals"]), folder)
-    return {"work": dict(vars(WORKLOADS[name])), "data": str(folder / f"{name}.npz"), "folder": str(folder)}
+    return bench_rivals.request_for(WORKLOADS[name], folder)
 
 
 def test_a_wrong_answer_is_not_timed(tmp_path: Path) -> None:
@@ -251,22 +126,95 @@ def test_bursts_take_the_inputs_in_turn() -> None:
 
 def test_a_missing_engine_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "ROOT", tmp_path)
-    engine = engines.Engine("torch", 0, "avx2", tmp_path / "log", 10)
+    engine = engines.Engine("torch", [0], "avx2", tmp_path / "log", 10)
     assert bench_rivals.make(engine, {}) == {"why": "not installed", "seconds": []}
 
 
 def test_a_dying_engine_leaves_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "python_of", lambda name: Path(sys.executable))
-    engine = engines.Engine("no_such_adapter", 0, "avx2", tmp_path / "log", 60)
+    engine = engines.Engine("no_such_adapter", [0], "avx2", tmp_path / "log", 60)
     why = bench_rivals.make(engine, {})["why"]
     assert "died with 1 at make" in why
     assert "No module named 'benchmarks.rivals.no_such_adapter'" in why
 
 
+def test_rows_of_another_machine_or_version_are_not_mixed(tmp_path: Path) -> None:
+    arguments = bench_rivals.parse_arguments(["--cases", "n1", "--add", "--output", str(tmp_path / "machine.json")])
+    assert bench_rivals.start_of(arguments)["rows"] == []
+    results = bench_rivals.start_of(arguments) | {"versions": {"torch": "torch 1"}}
+    results["rows"] = [row_of("n1", {"fastlstm": [1.0]}), row_of("n8", {"fastlstm": [1.0]})]
+    bench_rivals.save(results, arguments.output)
+    again = bench_rivals.start_of(arguments)
+    assert [row["work"]["name"] for row in again["rows"]] == ["n8"]
+    bench_rivals.add_versions(again, {"openvino": "openvino 1", "fastlstm": "fastlstm 1", "torch": "torch 1"})
+    assert list(again["versions"]) == ["fastlstm", "openvino", "torch"]
+    with pytest.raises(SystemExit, match="measured with torch 1, now it is torch 2"):
+        bench_rivals.add_versions(again, {"torch": "torch 2"})
+    results["machine"]["isa"] = "another"
+    bench_rivals.save(results, arguments.output)
+    with pytest.raises(SystemExit, match=r"machine\.json was measured on .*another"):
+        bench_rivals.start_of(arguments)
+
+
+def test_groups_and_names_of_workloads() -> None:
+    assert bench_rivals.parse_arguments([]).cases == list(WORKLOADS)
+    cases = bench_rivals.parse_arguments(["--cases", "threads", "mid", "n1"]).cases
+    assert cases == ["n1", "mid", "n32-2t", "n128-2t", "n1-wide-2t"]
+
+
+def test_two_threads_are_left_out_visibly(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    """With a single CPU; and of a fastlstm without threads no rival is timed."""
+    path = tmp_path / "machine.json"
+    assert bench_rivals.main(["--rivals", "--cases", "n32-2t", "--cpu", "0", "--output", str(path)]) == 0
+    row = json.loads(path.read_text("utf-8"))["rows"][0]
+    assert row["engines"] == {"fastlstm": row["engines"]["fastlstm"]}
+    assert "n32-2t: left out, 2 threads need 2 CPUs (--cpu)" in capfd.readouterr().err
+    assert "| `n32-2t` | LSTM N32 T100 D64 U128, 2 threads | left out |" in path.with_suffix(".md").read_text("utf-8")
+
+
+class Answers:
+    """Stands for an Engine; it counts what it is asked."""
+
+    def __init__(self, name: str, answer: dict[str, Any], seconds: list[float]):
+        self.name, self.answer, self.seconds, self.asked = name, answer, seconds, [""]
+
+    def ask(self, **request: Any) -> Any:
+        self.asked.append(request["do"] + str(request.get("count", "")))
+        answers: dict[str, Any] = {"make": self.answer, "peak": 100.0}
+        if request["do"] == "time":
+            return self.seconds.pop(0), 1.0
+        return answers.get(request["do"])
+
+
+def test_rounds_of_two_threads(tmp_path: Path) -> None:
+    """fastlstm is asked with one thread, too, in every round; a slow rival in the first three rounds only."""
+    right = {"ways": {"way": {"error": 0.0}}, "chosen": "way", "remark": ""}
+    ours = Answers("fastlstm", right, [1.0, 1.9] * 4)
+    rivals = [Answers("torch", right, [2.0] * 4), Answers("litert", right, [20.0] * 4)]
+    arguments = bench_rivals.parse_arguments(["--rounds", "4", "--cpu", "0", "1"])
+    row = bench_rivals.measure(WORKLOADS["n32-2t"], [ours, *rivals], arguments, tmp_path)  # type: ignore[list-item]
+    assert ours.asked[-5:] == ["peak", "time", "set_num_threads1", "time", "set_num_threads2"]
+    assert (row["speedup"], row["best"], row["ratio"]) == (pytest.approx(1.9), "torch", 2.0)
+    assert row["engines"]["litert"]["seconds"] == [20.0] * 3
+    ours.answer = {"unsupported": "no threads"}
+    left_out = bench_rivals.measure(WORKLOADS["n32-2t"], [ours, *rivals], arguments, tmp_path)  # type: ignore[list-item]
+    assert list(left_out["engines"]) == ["fastlstm"]
+    assert rivals[0].asked.count("make") == 1
+
+
+def test_rivals_far_behind_are_slow() -> None:
+    entries: dict[str, Any] = {"fastlstm": {"seconds": [0.1]}, "torch": {"seconds": [1.0]}, "litert": {"seconds": [4.9]}}
+    entries |= {"openvino": {"seconds": []}, "keras_jax": {"seconds": [4.9, 5.1, 5.2]}}
+    bench_rivals.mark_slow(entries, bench_rivals.SLOW_ROUNDS)
+    assert not any(entry.get("slow") for entry in entries.values())  # there is no further round
+    bench_rivals.mark_slow(entries, 15)
+    assert [name for name, entry in entries.items() if entry.get("slow")] == ["keras_jax"]
+
+
 def test_a_run_without_rivals(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     """The whole program: a process for fastlstm, JSON, Markdown and SVG."""
     path = tmp_path / "results" / "machine.json"
-    options = ["--rivals", "--workloads", "doc", "train-doc", "--rounds", "2", "--seconds", "0.001", "--output", str(path)]
+    options = ["--rivals", "--cases", "doc", "train-doc", "--rounds", "2", "--seconds", "0.001", "--output", str(path)]
     assert bench_rivals.main(options) == 0
     results = json.loads(path.read_text("utf-8"))
     assert [row["work"]["name"] for row in results["rows"]] == ["doc", "train-doc"]
@@ -277,7 +225,7 @@ def test_a_run_without_rivals(tmp_path: Path, capfd: pytest.CaptureFixture) -> N
         assert 0 < entry["error"] <= 2e-5
         assert row["ratio"] is None
         assert row["gflops"] == pytest.approx(row["work"]["flops"] / entry["median_seconds"] / 1e9)
-    assert bench_rivals.main([*options[:1], "--add", "--workloads", "step", *options[4:]]) == 0
+    assert bench_rivals.main([*options[:1], "--add", "--cases", "step", *options[4:]]) == 0
     again = json.loads(path.read_text("utf-8"))["rows"]
     assert [row["work"]["name"] for row in again] == ["doc", "step", "train-doc"]
     assert again[0] == results["rows"][0]

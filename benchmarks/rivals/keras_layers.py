@@ -9,10 +9,10 @@ from benchmarks.rivals.workload import Data, Workload
 UNROLLED_STEPS = 20  # sequences up to this long are tried unrolled too
 
 
-def make_layer(layers: Any, work: Workload, data: Data, unroll: bool = False) -> Any:
-    """``layers``: ``keras.layers``, or another module with the same classes."""
+def make_layer(layers: Any, work: Workload, data: Data, unroll: bool = False, **more: Any) -> Any:
+    """``layers``: ``keras.layers``, or another module with the same classes; ``more``: further arguments of the layer."""
     options: dict[str, Any] = {"return_sequences": work.return_sequences, "return_state": work.carries_states}
-    options |= {"dtype": work.dtype, "unroll": unroll}
+    options |= {"dtype": work.dtype, "unroll": unroll, **more}
     if work.is_lstm:
         layer = layers.LSTM(work.units, **options)
     else:

@@ -16,9 +16,9 @@ import keras
 import tensorflow as tf
 
 from benchmarks.rivals.keras_layers import loops, make_layer
-from benchmarks.rivals.workload import Data, Runner, Workload, mask_of
+from benchmarks.rivals.workload import THREADS, Data, Runner, Workload, mask_of
 
-tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 
 

@@ -1,7 +1,4 @@
-"""LiteRT (TensorFlow Lite): the files of ``write_tflite``, one thread. Inputs are copied into its arena: it has no other way.
-
-Its converter leaves out the product with states that are known to be zero: "unrolled" does less work at ``step`` than others.
-"""
+"""LiteRT (TensorFlow Lite): the files of ``write_tflite``. Inputs are copied into its arena: it has no other way."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from benchmarks.rivals.workload import Data, Runner, Unsupported, Workload, mask_of
+from benchmarks.rivals.workload import THREADS, Data, Runner, Unsupported, Workload, mask_of
 
 
 def versions() -> str:
@@ -32,10 +29,17 @@ def make(work: Workload, data: Data, folder: str) -> dict[str, Callable[[], Runn
     return {way: partial(_runner, work, data, path) for way, path in files.items()}
 
 
+def remark(work: Workload, way: str) -> str:
+    """The converter folds the products with states that it knows to be zero: of a single step it leaves the one with x only."""
+    if way != "unrolled" or work.carries_states or work.steps > 1:
+        return ""
+    return "computes the product with x only, because the states of a first step are zero"
+
+
 def _runner(work: Workload, data: Data, path: Path) -> Runner:
     if path.suffix == ".txt":
         raise RuntimeError("not converted: " + path.read_text("utf-8"))
-    interpreter = Interpreter(str(path), num_threads=1)
+    interpreter = Interpreter(str(path), num_threads=THREADS)
     interpreter.allocate_tensors()
     inputs, outputs = _views(interpreter)
     masks = [mask_of(work, lengths) for lengths in data["lengths"]] if work.ragged else [None] * len(data["inputs"])

@@ -1,4 +1,4 @@
-"""ONNX Runtime: inputs and outputs bound beforehand (``io_binding``), one thread, all graph optimizations."""
+"""ONNX Runtime: inputs and outputs bound beforehand (``io_binding``), all graph optimizations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from benchmarks.rivals import onnx_model
-from benchmarks.rivals.workload import Data, Runner, Unsupported, Workload
+from benchmarks.rivals.workload import THREADS, Data, Runner, Unsupported, Workload
 
 
 def versions() -> str:
@@ -26,7 +26,7 @@ def make(work: Workload, data: Data, folder: str) -> dict[str, Callable[[], Runn
 
 def _session(model: bytes) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])

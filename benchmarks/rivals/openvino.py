@@ -1,4 +1,4 @@
-"""OpenVINO: one infer request an input, its tensors set beforehand; latency hint, float32 arithmetic, one thread.
+"""OpenVINO: one infer request an input, its tensors set beforehand; latency hint, float32 arithmetic.
 
 LSTMs are built as its own LSTMSequence (batch-major, so that nothing is transposed), ConvLSTM1D is read from ONNX.
 """
@@ -14,9 +14,9 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from benchmarks.rivals import onnx_model
-from benchmarks.rivals.workload import Data, Runner, Unsupported, Workload
+from benchmarks.rivals.workload import THREADS, Data, Runner, Unsupported, Workload
 
-CONFIG = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+CONFIG = {"INFERENCE_NUM_THREADS": THREADS, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 FICO = (1, 0, 2, 3)  # where OpenVINO's gates f, i, c, o stand among Keras' i, f, c, o
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastlstm
-from benchmarks.rivals.workload import Data, Runner, Workload, mask_of
+from benchmarks.rivals.workload import THREADS, Data, Runner, Unsupported, Workload, mask_of
 from fastlstm import _core
 
 
@@ -21,6 +21,14 @@ def versions() -> str:
 def peak_gflops(dtype: str) -> float:
     """The multiply-adds that one core can do, as measured by a loop of nothing else."""
     return _core.peak_gflops(dtype)
+
+
+def set_num_threads(count: int) -> None:
+    """How many threads a call may use. Unsupported: this version of fastlstm has one only."""
+    if hasattr(fastlstm, "set_num_threads"):
+        fastlstm.set_num_threads(count)
+    elif count > 1:
+        raise Unsupported("this version of fastlstm has no set_num_threads")
 
 
 def make_layer(work: Workload, data: Data, dtype: str | None = None) -> Any:
@@ -41,6 +49,7 @@ def make_layer(work: Workload, data: Data, dtype: str | None = None) -> Any:
 
 
 def make(work: Workload, data: Data, folder: str) -> dict[str, Callable[[], Runner]]:
+    set_num_threads(THREADS)
     layer, inputs = make_layer(work, data), list(data["inputs"])
     if work.training:
         return {"vjp": lambda: Runner([partial(_train, layer, x, data["cotangent"]) for x in inputs], _gradients)}

@@ -11,9 +11,9 @@ import torch
 from torch.nn.functional import conv1d
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.rivals.workload import Data, Runner, Workload
+from benchmarks.rivals.workload import THREADS, Data, Runner, Workload
 
-torch.set_num_threads(1)
+torch.set_num_threads(THREADS)
 torch.set_num_interop_threads(1)
 _guards: list[Any] = []
 

@@ -1,12 +1,14 @@
-"""One engine in a process of its own: ``python -m benchmarks.rivals.worker ADAPTER CPU``. Started by ``benchmarks.engines``.
+"""One engine in its own process: ``python -m benchmarks.rivals.worker ADAPTER CPU[,CPU]``. Started by ``benchmarks.engines``.
 
 Reads one JSON request a line from stdin and answers with one JSON line on stdout (what the engines print goes to stderr):
-{"do": "versions"}; {"do": "make", "work", "data", "folder"} -> the ways to run it, each with its error or what failed, and the
-``chosen`` fastest right one; {"do": "time", "seconds", "clock"} -> [seconds of a call of the chosen one, share of the wall time
-that the process had the CPU]; {"do": "peak", "dtype"} (only fastlstm).
+{"do": "versions"}; {"do": "make", "work", "data", "folder"} -> the ways to run it, each with its error or what failed, the
+``chosen`` fastest right one and a ``remark`` for the table; {"do": "time", "seconds", "clock"} -> [seconds of a call of the
+chosen one, share of the wall time that the process had the CPU]; {"do": "peak", "dtype"} and {"do": "set_num_threads", "count"}
+(only fastlstm).
 
 Clocks: "wall", and "cpu", the time that the process' threads had the CPU: on one CPU it is the same where nothing else runs, and
-less disturbed where something does (but it does not count a wait for a thread to wake up).
+less disturbed where something does (but it does not count a wait for a thread to wake up). With two threads, or for a percentile,
+it is always the wall clock.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rivals.workload import COUNT, TOLERANCE, Runner, Unsupported, Workload, error_of
+from benchmarks.rivals.workload import COUNT, THREADS, TOLERANCE, Runner, Unsupported, Workload, error_of
 
 TRIAL_SECONDS = 0.03
 TRIALS = 5
+SETTLE_SECONDS = 0.05  # before a burst of several threads: those of the engine before it may still spin for a moment
 
 
 Calls = Iterator[Callable[[], Any]]  # without an end: the inputs come in turn, also from one burst to the next
@@ -67,7 +70,7 @@ def measure(calls: Calls, seconds: float, percentile: bool = False, clock: str =
     try:
         if percentile:
             return float(np.percentile(single_calls(calls, max(count, 1000)), 99))
-        return seconds_per_call(calls, count, clock)
+        return seconds_per_call(calls, count, clock if THREADS == 1 else "wall")
     finally:
         gc.enable()
 
@@ -129,10 +132,13 @@ class Worker:
         chosen = min(right, key=lambda name: ways[name]["trial_seconds"], default=None)
         if chosen is not None:
             self.calls = itertools.cycle(right[chosen].calls)
-        return {"ways": ways, "chosen": chosen}
+        remark = getattr(self.adapter, "remark", lambda work, way: "")
+        return {"ways": ways, "chosen": chosen, "remark": remark(self.work, chosen) if chosen else ""}
 
     def time(self, seconds: float, clock: str) -> tuple[float, float]:
         assert self.calls is not None
+        if THREADS > 1:
+            time.sleep(SETTLE_SECONDS)
         wall, cpu = time.perf_counter_ns(), time.process_time_ns()
         result = measure(self.calls, seconds, self.work.percentile, clock)
         return result, (time.process_time_ns() - cpu) / (time.perf_counter_ns() - wall)
@@ -140,12 +146,15 @@ class Worker:
     def peak(self, dtype: str) -> float:
         return self.adapter.peak_gflops(dtype)
 
+    def set_num_threads(self, count: int) -> None:
+        self.adapter.set_num_threads(count)
 
-def main(adapter: str, cpu: str) -> None:
+
+def main(adapter: str, cpus: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(cpu)})
+        os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
     worker = Worker(importlib.import_module(f"benchmarks.rivals.{adapter}"))
     for line in sys.stdin:
         request = json.loads(line)

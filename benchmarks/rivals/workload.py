@@ -6,12 +6,14 @@ Imports nothing but NumPy: it runs in the environments of all engines. Letters a
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 COUNT = 4  # inputs that the calls take in turn; even, so that two buffers for the states of a stream take turns with them
+THREADS = int(os.environ.get("BENCH_THREADS", "1"))  # of this process: what every adapter asks its engine to use
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # the largest error of a right answer
 Data = dict[str, np.ndarray]
 
@@ -26,7 +28,8 @@ class Workload:
 
     ``carries_states``: each call takes the h and c of the call before. ``training``: the output and the gradients of the
     inputs and of all weights for a given cotangent. ``ragged``: ``data["lengths"]`` [COUNT,N] says how many steps of each sample
-    count. ``percentile``: the 99th percentile of single calls is reported in place of the mean of a burst.
+    count. ``percentile``: the 99th percentile of single calls is reported in place of the mean of a burst. ``threads``: how many
+    each engine may use, each on a CPU of its own.
 
     The arrays of ``data``: inputs [COUNT,...], kernel, recurrent_kernel, bias (``_b``: those of the backward direction),
     lengths (ragged), cotangent (training: like the output).
@@ -50,6 +53,7 @@ class Workload:
     bidirectional: bool = False
     ragged: bool = False
     percentile: bool = False
+    threads: int = 1
 
     @property
     def is_lstm(self) -> bool:
@@ -73,6 +77,7 @@ class Workload:
             text = f"{self.layer} {sizes}R{self.rows} C{self.features} F{self.units} K{self.kernel_size} {self.padding}"
         words = {"Bidirectional": self.bidirectional, "lengths 10-100": self.ragged, "h, c in and out": self.carries_states}
         words |= {"forward and backward": self.training, "float64": self.dtype == "float64", "p99": self.percentile}
+        words |= {f"{self.threads} threads": self.threads > 1}
         return ", ".join([text, *(word for word, holds in words.items() if holds)])
 
 
