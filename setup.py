@@ -24,12 +24,16 @@ if not FREE_THREADED:
 
 core = Extension(
     "fastlstm._core",
-    sources=["pyx/_core.pyx", "pyx/dispatch.c", *(f"pyx/kernels_{isa}.c" for isa in ("generic", "avx2", "avx512", "neon"))],
-    depends=[*HEADERS, "pyx/dispatch.h", *sorted(glob("pyx/*.pxi"))],
+    sources=[
+        *("pyx/_core.pyx", "pyx/dispatch.c", "pyx/pool.c"),
+        *(f"pyx/kernels_{isa}.c" for isa in ("generic", "avx2", "avx512", "neon")),
+    ],
+    depends=[*HEADERS, "pyx/dispatch.h", "pyx/pool.h", *sorted(glob("pyx/*.pxi"))],
     include_dirs=["include", "include/fastlstm", "pyx", numpy.get_include()],
     define_macros=macros,
     # -ffp-contract=off: fused multiply-adds stand where v_fma says so and nowhere else (docs/numerics.md).
     extra_compile_args=["/O2"] if MSVC else FLAGS,
+    extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     libraries=[] if sys.platform == "win32" else ["m"],
     py_limited_api=not FREE_THREADED,
 )

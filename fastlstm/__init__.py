@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import activations, constraints, initializers, layers, models, regularizers, training
+from .backends.threads import get_num_threads, set_num_threads
 from .errors import DeviceError
 from .layers import (
     LSTM,
@@ -92,6 +93,7 @@ __all__ = [
     "config",
     "constraints",
     "device",
+    "get_num_threads",
     "initializers",
     "layers",
     "load_model",
@@ -100,6 +102,7 @@ __all__ = [
     "models",
     "optimizers",
     "regularizers",
+    "set_num_threads",
     "show_config",
     "training",
 ]

@@ -69,6 +69,9 @@ cdef extern from "fastlstm/fastlstm.h":
         ptrdiff_t z_rows
         int padded
         int activation, recurrent_activation, rounding
+        ptrdiff_t first_block, blocks
+        void (*meet)(void *meeting) noexcept nogil
+        void *meeting
 
     ctypedef struct fl_project:
         fl_layout layout
@@ -156,6 +159,16 @@ cdef extern from "dispatch.h":
     unsigned long fl_flush_to_zero() nogil
     void fl_restore_mode(unsigned long mode) nogil
 
+cdef extern from "pool.h":
+    enum: FL_POOL_MOST
+    int fl_pool_exists() nogil
+    int fl_pool_size() nogil
+    void fl_pool_set_size(int threads) nogil
+    int fl_pool_enter(int threads) nogil
+    void fl_pool_run(void (*task)(void *argument, int part) noexcept nogil, void *argument, int threads) nogil
+    void fl_pool_leave() nogil
+    void fl_pool_meet(void *unused) noexcept nogil
+
 include "blas.pxi"
 include "sequence.pxi"
 include "states.pxi"
@@ -208,6 +221,7 @@ cdef inline char *data(cnp.ndarray array) noexcept:
 
 
 include "weights.pxi"
+include "threads.pxi"
 include "forward.pxi"
 include "backward.pxi"
 include "transposed.pxi"

@@ -46,31 +46,40 @@ cdef void start(GateWeights weights, Sequence *s, const Geometry *g, Path path) 
     if path == BLAS and s.T * s.R * s.C >= (1 << 31):
         path = PACKED  # BLAS counts in ints: a sample's stride would not fit
     s.path = weights.fused_path(s.N, s.T) if path == FUSED else path
+    s.batch = s.N
+    settle_block(s, s.path == HOISTED or s.path == STREAM or (s.path == BLAS and weights.kernel.ndim == 2))
+
+
+cdef void settle_block(Sequence *s, bint projects_ahead) noexcept:
+    """How many steps' x are projected at once."""
     s.block = 1
-    if s.path == HOISTED or s.path == STREAM or (s.path == BLAS and weights.kernel.ndim == 2):
+    if projects_ahead:
         s.block = max(1, min(s.T, PROJECTION_BYTES // (s.N * z_row(s) * real_size(s))))
 
 
 cdef int execute(GateWeights weights, Sequence *s) except -1:
     """Runs ``s`` without the GIL, flushing subnormals; where s.h or s.c is NULL nobody wants the final states."""
     cdef Py_ssize_t state = padded(s.N * s.S * s.F * real_size(s)), size = workspace_size(s)
-    cdef Buffer workspace = weights.take(size + 2 * state)
+    cdef Buffer workspace
+    cdef Team team
     cdef unsigned long mode
     if s.mask != NULL and memchr(s.mask, 0, s.N * s.T) == NULL:
         s.mask = NULL  # nothing is masked
+    team.threads = 1 if fl_pool_size() == 1 else choose_team(s, &team)
+    if team.threads > 1:
+        size = max(size, plan_team(weights, s, &team, NULL))
+    workspace = weights.take(size + 2 * state)
     s.workspace = workspace.start
     if s.h == NULL:
         s.h = workspace.start + size
     if s.c == NULL:
         s.c = workspace.start + size + state
+    if team.threads > 1:
+        plan_team(weights, s, &team, workspace.start)
     with nogil:
         mode = fl_flush_to_zero()
-        if s.path == LANES:
-            run_lanes(s)
-        elif s.path == STREAM:
-            run_stream(s)
-        else:
-            run(s)
+        if team.threads == 1 or not run_team(&team):
+            run_alone(s)
         fl_restore_mode(mode)
     weights.spare.append(workspace)
     return 0

@@ -30,6 +30,7 @@ cdef struct Sequence:
     bint go_backwards, return_sequences, zero_output_for_mask, channels_first
     Py_ssize_t N, T, R, S, C, F, K, stride, dilation
     Py_ssize_t pad_left, padded_rows    # rows of zeros before a sample's R, rows with all padding
+    Py_ssize_t batch, first_row         # the whole batch's N, and of its rows the first one that is here (threads.pxi)
     Py_ssize_t block                    # time steps whose x is projected at once (HOISTED, STREAM, BLAS of an LSTM), else 1
     const char *x                       # [N,T,R,C], or [N,T,C,R] channels first
     const uint8_t *mask                 # [N,T] or NULL
@@ -62,14 +63,15 @@ cdef struct Room:
     char *scaled_h                      # [4,N,S+K-1,F] h times each gate's mask
     char *z                             # [block*M,z_row]
     ptrdiff_t *rows                     # [M] row numbers to compute in this step
-    ptrdiff_t *all_rows                 # [block*M] 0, 1, 2 …
-    ptrdiff_t *c_offset                 # [M]
-    ptrdiff_t *h_window                 # [M] where a row's K*F values of h begin
-    ptrdiff_t *h_offset                 # [M] where its own F begin
-    ptrdiff_t *x_offset                 # [M]
-    ptrdiff_t *y_offset                 # [M]
-    ptrdiff_t *z_offset                 # [block*M]
-    ptrdiff_t *projected_offset         # [block*M] x rows of the block being projected
+    ptrdiff_t *all_rows                 # [block*M] the numbers of the rows: from first_row on
+    # By row number, so that [first_row+M], of which the last M are in use:
+    ptrdiff_t *c_offset
+    ptrdiff_t *h_window                 # where a row's K*F values of h begin
+    ptrdiff_t *h_offset                 # where its own F begin
+    ptrdiff_t *x_offset
+    ptrdiff_t *y_offset
+    ptrdiff_t *z_offset                 # [first_row+block*M]
+    ptrdiff_t *projected_offset         # [first_row+block*M] x rows of the block being projected
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t size) noexcept nogil:
@@ -105,41 +107,41 @@ cdef inline char *part(char *base, Py_ssize_t *at, Py_ssize_t size) noexcept nog
 
 cdef Py_ssize_t cut(const Sequence *s, char *base, Room *room) noexcept nogil:
     """Lays the parts of the workspace from ``base`` on; returns the bytes they take. Call with NULL to ask for the size."""
-    cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, offsets = M * sizeof(ptrdiff_t)
+    cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, word = sizeof(ptrdiff_t), offsets = (s.first_row + M) * word
     cdef Py_ssize_t z_rows = 0 if s.path == FUSED else s.block * M, k
     for k in range(2):
         room.h[k] = part(base, &at, s.N * (s.S + s.K - 1) * s.F * size)
     room.x = part(base, &at, x_copies(s) * s.N * s.padded_rows * s.C * size)
     room.scaled_h = part(base, &at, 4 * s.N * (s.S + s.K - 1) * s.F * size if s.h_scales != NULL else 0)
     room.z = part(base, &at, z_rows * z_row(s) * size)
-    room.rows = <ptrdiff_t *> part(base, &at, offsets)
-    room.all_rows = <ptrdiff_t *> part(base, &at, s.block * offsets)
+    room.rows = <ptrdiff_t *> part(base, &at, M * word)
+    room.all_rows = <ptrdiff_t *> part(base, &at, s.block * M * word)
     room.c_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.h_window = <ptrdiff_t *> part(base, &at, offsets)
     room.h_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.x_offset = <ptrdiff_t *> part(base, &at, offsets)
     room.y_offset = <ptrdiff_t *> part(base, &at, offsets)
-    room.z_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
-    room.projected_offset = <ptrdiff_t *> part(base, &at, z_rows * sizeof(ptrdiff_t))
+    room.z_offset = <ptrdiff_t *> part(base, &at, (s.first_row + z_rows) * word)
+    room.projected_offset = <ptrdiff_t *> part(base, &at, (s.first_row + z_rows) * word)
     return at
 
 
 cdef void lay_out(const Sequence *s, const Room *room) noexcept nogil:
     """Fills the offset tables: where each of the M rows finds its x, h, c, z and puts its output."""
-    cdef Py_ssize_t n, m, k, row = 0, width = z_row(s), halo_rows = s.S + s.K - 1
+    cdef Py_ssize_t n, m, k, row = s.first_row, width = z_row(s), halo_rows = s.S + s.K - 1
     cdef Py_ssize_t sample = s.padded_rows * s.C if copies_x(s) else s.T * s.R * s.C
     for n in range(s.N):
         for m in range(s.S):
-            room.c_offset[row] = row * s.F
+            room.c_offset[row] = (n * s.S + m) * s.F
             room.h_window[row] = (n * halo_rows + m) * s.F
             room.h_offset[row] = (n * halo_rows + m + (s.K - 1) // 2) * s.F
             room.x_offset[row] = n * sample + m * s.stride * s.C
             room.y_offset[row] = (n * s.T * s.S + m) * s.F
             row += 1
-    for k in range(s.block * row):
-        room.all_rows[k] = k
+    for k in range(s.block * s.N * s.S):
+        room.all_rows[k] = s.first_row + k
         if s.path != FUSED:
-            room.z_offset[k] = k * width
+            room.z_offset[s.first_row + k] = k * width
 
 
 cdef inline Py_ssize_t time_of(const Sequence *s, Py_ssize_t step) noexcept nogil:
@@ -148,15 +150,16 @@ cdef inline Py_ssize_t time_of(const Sequence *s, Py_ssize_t step) noexcept nogi
 
 cdef const char *step_input(const Sequence *s, const Room *room, Py_ssize_t time) noexcept nogil:
     """Where the windows of step ``time`` begin: in the caller's x, or in a padded, channels-last copy of this step."""
-    cdef Py_ssize_t n, size = real_size(s), sample = s.R * s.C
+    cdef Py_ssize_t n, gate, size = real_size(s), sample = s.R * s.C
     cdef const char *x = s.x + time * sample * size
     cdef char *to
     if not copies_x(s):
         return x
     if s.x_scales != NULL:
-        for n in range(4 * s.N):
-            s.kernels.scale(room.x + (n * s.padded_rows + s.pad_left) * s.C * size, x + n % s.N * s.T * sample * size,
-                            s.x_scales + n * sample * size, sample, 0)
+        for gate in range(4):
+            for n in range(s.N):
+                s.kernels.scale(room.x + ((gate * s.N + n) * s.padded_rows + s.pad_left) * s.C * size,
+                                x + n * s.T * sample * size, s.x_scales + (gate * s.batch + n) * sample * size, sample, 0)
         return room.x
     for n in range(s.N):
         to = room.x + (n * s.padded_rows + s.pad_left) * s.C * size
@@ -171,9 +174,10 @@ cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, P
     """LSTM: z [steps,N,z_row] = bias + x @ kernel for the steps from ``first`` on (processing order)."""
     cdef Py_ssize_t n, k, size = real_size(s), width = z_row(s)
     cdef fl_project p
+    cdef ptrdiff_t *offset = room.projected_offset + s.first_row
     for k in range(steps):
         for n in range(s.N):
-            room.projected_offset[k * s.N + n] = (n * s.T + time_of(s, first + k)) * s.C
+            offset[k * s.N + n] = (n * s.T + time_of(s, first + k)) * s.C
     if s.path == HOISTED:
         memset(&p, 0, sizeof(p))
         p.layout.columns, p.layout.gates = s.F, 1
@@ -186,11 +190,11 @@ cdef void project_block(const Sequence *s, const Room *room, Py_ssize_t first, P
     fill_bias(s, room.z, steps * s.N)
     if steps > s.N and not s.go_backwards:  # one product a sample over all steps
         for n in range(s.N):
-            gemm(s.kernels.bits, steps, 4 * s.F, s.C, s.x + room.projected_offset[n] * size, s.C, s.kernel, 4 * s.F,
+            gemm(s.kernels.bits, steps, 4 * s.F, s.C, s.x + offset[n] * size, s.C, s.kernel, 4 * s.F,
                  room.z + n * width * size, s.N * width)
     else:
         for k in range(steps):
-            gemm(s.kernels.bits, s.N, 4 * s.F, s.C, s.x + room.projected_offset[k * s.N] * size, s.T * s.C, s.kernel, 4 * s.F,
+            gemm(s.kernels.bits, s.N, 4 * s.F, s.C, s.x + offset[k * s.N] * size, s.T * s.C, s.kernel, 4 * s.F,
                  room.z + k * s.N * width * size, width)
 
 
@@ -231,7 +235,7 @@ cdef void first_step(const Sequence *s, const Room *room, fl_step *st) noexcept 
     memset(st, 0, sizeof(fl_step))
     st.units, st.c_offset, st.h_offset, st.y_offset = s.F, room.c_offset, room.h_offset, room.y_offset
     st.c, st.c_out = s.c, s.c
-    st.gates_rows = s.N * s.S
+    st.gates_rows = s.batch * s.S
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
     st.h.panel, st.h.offset, st.h.depth, st.h.padded = s.h_panel, room.h_window, s.K * s.F, s.padded
     st.h.groups, st.h.runs, st.h.length = 1, 1, s.K * s.F
@@ -272,59 +276,82 @@ cdef void one_step(const Sequence *s, const Room *room, fl_step *st, Py_ssize_t 
     s.kernels.cell_rows(st)
 
 
-cdef void run(const Sequence *s) noexcept nogil:
-    """All T steps. Reads x, mask, h0, c0 and the weights; writes y, h, c. T >= 1; N = 0 does nothing."""
-    cdef Room room
-    cdef Py_ssize_t step, k, size = real_size(s), slab = s.S * s.F
-    cdef bint projects_ahead = s.path == HOISTED or (s.path == BLAS and s.K == 1 and s.S == 1 and s.R == 1)
-    cdef fl_step st
-    cut(s, s.workspace, &room)
-    lay_out(s, &room)
+cdef void begin_run(const Sequence *s, Room *room) noexcept nogil:
+    """Cuts the workspace, fills its tables, and puts the first states where the first step reads them."""
+    cdef Py_ssize_t size = real_size(s), states = s.N * s.S * s.F * size
+    cut(s, s.workspace, room)
+    lay_out(s, room)
     # Step t reads h[t % 2] and writes the other.
     states_into_halo(s, s.h0, room.h[0])
     if s.K > 1:
         states_into_halo(s, NULL, room.h[1])
     if s.c0 == NULL:
-        memset(s.c, 0, s.N * slab * size)
+        memset(s.c, 0, states)
     else:
-        memcpy(s.c, s.c0, s.N * slab * size)
+        memcpy(s.c, s.c0, states)
     memset(room.x, 0, x_copies(s) * s.N * s.padded_rows * s.C * size)
     if s.h_scales != NULL:
         memset(room.scaled_h, 0, 4 * s.N * (s.S + s.K - 1) * s.F * size)
-    first_step(s, &room, &st)
     if s.tape_c != NULL:
-        memcpy(s.tape_c, s.c, s.N * slab * size)
+        memcpy(s.tape_c, s.c, states)
         states_from_halo(s, room.h[0], s.tape_h)
+
+
+cdef void run_steps(const Sequence *s, const Room *room, int share, int shares,
+                    void (*meet)(void *) noexcept nogil) noexcept nogil:
+    """All T steps, of each step's rows the share number ``share``. Several threads (threads.pxi) have a Room each, which differ
+    in x and rows alone, and ``meet`` behind each step; share 0 does what is not a row's. meet NULL: one thread."""
+    cdef Py_ssize_t step, k, first, page = s.batch * s.S * s.F * real_size(s)
+    cdef bint projects_ahead = s.path == HOISTED or (s.path == BLAS and s.K == 1 and s.S == 1 and s.R == 1)
+    cdef bint leads = share == 0
+    cdef fl_step st
+    first_step(s, room, &st)
     for step in range(s.T):
         k = step % s.block
         if k == 0 and projects_ahead:
-            project_block(s, &room, step, min(s.block, s.T - step))
+            project_block(s, room, step, min(s.block, s.T - step))
         st.h.base, st.h_out = room.h[step & 1], room.h[(step + 1) & 1]
         st.descending = step & 1  # what the last step touched last is still in the cache: begin there
         st.rows, st.count = room.all_rows, s.N * s.S
         if s.mask != NULL:
-            st.count = masked_rows(s, &room, step, <const char *> st.h.base, <char *> st.h_out)
-            st.rows = room.rows
-            if s.return_sequences:
-                masked_outputs(s, step)
+            st.rows, st.count = room.rows, valid_rows(s, room, step)
+            if leads:
+                masked_samples(s, step, <const char *> st.h.base, <char *> st.h_out)
         if s.tape_c != NULL:
-            tape_step(s, &st, step)
-        if st.count == 0:
-            if s.tape_c != NULL:
-                states_from_halo(s, <const char *> st.h_out, s.tape_h + (step + 1) * s.N * slab * size)
-            continue
-        if s.h_scales != NULL:
-            st.h.base = scaled_states(s, &room, <const char *> st.h.base)
-        if not projects_ahead:
-            st.x.base = step_input(s, &room, time_of(s, step))
-        st.y = s.y + step * slab * size if s.return_sequences and not s.channels_first else NULL
-        one_step(s, &room, &st, k)
-        if s.return_sequences and s.channels_first:
+            tape_step(s, &st, step, leads)
+        if meet != NULL:
+            first = st.count * share // shares
+            st.rows, st.count = st.rows + first, st.count * (share + 1) // shares - first
+        if st.count > 0:
+            if s.h_scales != NULL:
+                st.h.base = scaled_states(s, room, <const char *> st.h.base)
+            if not projects_ahead:
+                st.x.base = step_input(s, room, time_of(s, step))
+            st.y = NULL
+            if s.return_sequences and not s.channels_first:
+                st.y = s.y + step * s.S * s.F * real_size(s)
+            one_step(s, room, &st, k)
+        if meet != NULL:
+            meet(NULL)
+        if leads and s.return_sequences and s.channels_first:
             transposed_outputs(s, step, <const char *> st.h_out)
-        if s.tape_c != NULL:
-            states_from_halo(s, <const char *> st.h_out, s.tape_h + (step + 1) * s.N * slab * size)
+        if leads and s.tape_c != NULL:
+            states_from_halo(s, <const char *> st.h_out, s.tape_h + (step + 1) * page)
+
+
+cdef void end_run(const Sequence *s, const Room *room) noexcept nogil:
+    """Final states, and the output without return_sequences."""
+    cdef Py_ssize_t size = real_size(s), slab = s.S * s.F
     if s.tape_c != NULL:
-        memcpy(s.c, s.tape_c + s.T * s.N * slab * size, s.N * slab * size)
+        memcpy(s.c, s.tape_c + s.T * s.batch * slab * size, s.N * slab * size)
     states_from_halo(s, room.h[s.T & 1], s.h)
     if not s.return_sequences:
         last_outputs(s)
+
+
+cdef void run(const Sequence *s) noexcept nogil:
+    """All T steps. Reads x, mask, h0, c0 and the weights; writes y, h, c. T >= 1; N = 0 does nothing."""
+    cdef Room room
+    begin_run(s, &room)
+    run_steps(s, &room, 0, 1, NULL)
+    end_run(s, &room)

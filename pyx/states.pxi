@@ -23,24 +23,33 @@ cdef void states_from_halo(const Sequence *s, const char *h, char *out) noexcept
 
 cdef const char *scaled_states(const Sequence *s, const Room *room, const char *h) noexcept nogil:
     """h [N,S+K-1,F] times the four masks: [4,N,S+K-1,F]."""
-    cdef Py_ssize_t n, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
-    for n in range(4 * s.N):
-        s.kernels.scale(room.scaled_h + n * halo + left, h + n % s.N * halo + left, s.h_scales + n * s.S * row, s.S * s.F, 0)
+    cdef Py_ssize_t n, g, size = real_size(s), row = s.F * size, halo = (s.S + s.K - 1) * row, left = (s.K - 1) // 2 * row
+    for g in range(4):
+        for n in range(s.N):
+            s.kernels.scale(room.scaled_h + (g * s.N + n) * halo + left, h + n * halo + left,
+                            s.h_scales + (g * s.batch + n) * s.S * row, s.S * s.F, 0)
     return room.scaled_h
 
 
-cdef Py_ssize_t masked_rows(const Sequence *s, const Room *room, Py_ssize_t step, const char *h_from,
-                            char *h_to) noexcept nogil:
-    """Lists the rows that step ``step`` computes; the samples that are masked keep h (copied over) and c."""
-    cdef Py_ssize_t n, m, count = 0, size = real_size(s), halo = (s.S + s.K - 1) * s.F * size
+cdef Py_ssize_t valid_rows(const Sequence *s, const Room *room, Py_ssize_t step) noexcept nogil:
+    """Lists in room.rows the rows that step ``step`` computes; returns how many they are."""
+    cdef Py_ssize_t n, m, count = 0
     for n in range(s.N):
         if s.mask[n * s.T + time_of(s, step)]:
             for m in range(s.S):
-                room.rows[count] = n * s.S + m
+                room.rows[count] = s.first_row + n * s.S + m
                 count += 1
-        else:
-            memcpy(h_to + n * halo, h_from + n * halo, halo)
     return count
+
+
+cdef void masked_samples(const Sequence *s, Py_ssize_t step, const char *h_from, char *h_to) noexcept nogil:
+    """The samples that are masked at ``step`` keep h (copied over) and c; their outputs."""
+    cdef Py_ssize_t n, halo = (s.S + s.K - 1) * s.F * real_size(s)
+    for n in range(s.N):
+        if not s.mask[n * s.T + time_of(s, step)]:
+            memcpy(h_to + n * halo, h_from + n * halo, halo)
+    if s.return_sequences:
+        masked_outputs(s, step)
 
 
 cdef void masked_outputs(const Sequence *s, Py_ssize_t step) noexcept nogil:
@@ -87,12 +96,12 @@ cdef void last_outputs(const Sequence *s) noexcept nogil:
             memcpy(s.y + n * slab * size, s.h + n * slab * size, slab * size)
 
 
-cdef void tape_step(const Sequence *s, fl_step *st, Py_ssize_t step) noexcept nogil:
-    """Turns the pages of the tape: c is read from this step's and written to the next one's."""
+cdef void tape_step(const Sequence *s, fl_step *st, Py_ssize_t step, bint carries) noexcept nogil:
+    """Turns the pages of the tape: c is read from this step's and written to the next one's. carries: for masked samples too."""
     cdef Py_ssize_t n, slab = s.S * s.F * real_size(s)
-    st.gates = s.tape_gates + step * s.N * 4 * slab
-    st.c, st.c_out = s.tape_c + step * s.N * slab, s.tape_c + (step + 1) * s.N * slab
-    if s.mask != NULL:
+    st.gates = s.tape_gates + step * s.batch * 4 * slab
+    st.c, st.c_out = s.tape_c + step * s.batch * slab, s.tape_c + (step + 1) * s.batch * slab
+    if s.mask != NULL and carries:
         for n in range(s.N):
             if not s.mask[n * s.T + time_of(s, step)]:
                 memcpy(<char *> st.c_out + n * slab, <const char *> st.c + n * slab, slab)

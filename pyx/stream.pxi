@@ -9,6 +9,8 @@ cdef struct StreamRoom:
     # The workspace of STREAM.
     char *h[2]                          # [F] the first state, and the buffers in turn
     char *z                             # [block,z_row]
+    char *last_h                        # where the last step left its states, for end_stream()
+    char *last_c
 
 
 cdef Py_ssize_t cut_stream(const Sequence *s, char *base, StreamRoom *room) noexcept nogil:
@@ -24,29 +26,46 @@ cdef inline bint is_masked(const Sequence *s, Py_ssize_t step) noexcept nogil:
     return s.mask != NULL and not s.mask[time_of(s, step)]
 
 
-cdef void run_stream(const Sequence *s) noexcept nogil:
-    """All T steps of the path STREAM (N = 1, an LSTM); see run()."""
-    cdef StreamRoom room
+cdef void begin_stream(const Sequence *s, StreamRoom *room) noexcept nogil:
+    """Cuts the workspace and puts the first states where the first step reads them."""
+    cdef Py_ssize_t row = s.F * real_size(s)
+    cut_stream(s, s.workspace, room)
+    room.last_h = room.h[0] if s.tape_h == NULL else s.tape_h
+    room.last_c = s.c if s.tape_c == NULL else s.tape_c
+    copy_state(s.h0, room.last_h, row)
+    copy_state(s.c0, room.last_c, row)
+
+
+cdef void masked_stream_step(const Sequence *s, Py_ssize_t step, char *h, char *c) noexcept nogil:
+    """Outputs and tape of a masked step; h and c: the states before it."""
+    cdef Py_ssize_t row = s.F * real_size(s)
+    if s.return_sequences:
+        masked_outputs(s, step)
+    if s.tape_h != NULL:
+        memcpy(h + row, h, row)
+        memcpy(c + row, c, row)
+
+
+cdef void stream_steps(const Sequence *s, StreamRoom *room, Py_ssize_t first_block, Py_ssize_t blocks,
+                       void (*meet)(void *) noexcept nogil) noexcept nogil:
+    """All T steps, of the ``blocks`` blocks of units from ``first_block`` on; ``meet``: see fl_stream, or NULL."""
     cdef Py_ssize_t step = 0, steps, row = s.F * real_size(s)
-    cdef char *h
-    cdef char *c = s.c if s.tape_c == NULL else s.tape_c
+    cdef char *h = room.last_h
+    cdef char *c = room.last_c
     cdef fl_stream st
-    cut_stream(s, s.workspace, &room)
-    h = room.h[0] if s.tape_h == NULL else s.tape_h
-    copy_state(s.h0, h, row)
-    copy_state(s.c0, c, row)
     memset(&st, 0, sizeof(st))
     st.units, st.features, st.z, st.z_rows = s.F, s.C, room.z, s.block
     st.x_panel, st.h_panel, st.bias_panel, st.padded = s.x_panel, s.h_panel, s.bias_panel, s.padded
     st.activation, st.recurrent_activation, st.rounding = s.activation, s.recurrent_activation, s.rounding
     st.x_step = -s.C if s.go_backwards else s.C
+    st.first_block, st.blocks, st.meet = first_block, blocks, meet
     while step < s.T:
         if is_masked(s, step):
-            if s.return_sequences:
-                masked_outputs(s, step)
+            if first_block == 0:
+                masked_stream_step(s, step, h, c)
+            if meet != NULL:
+                meet(NULL)
             if s.tape_h != NULL:
-                memcpy(h + row, h, row)
-                memcpy(c + row, c, row)
                 h, c = h + row, c + row
             step += 1
             continue
@@ -70,11 +89,26 @@ cdef void run_stream(const Sequence *s) noexcept nogil:
                 h = <char *> st.h_out
         s.kernels.stream(&st)
         step += steps
-    memcpy(s.h, h, row)
-    if c != s.c:
-        memcpy(s.c, c, row)
+    if first_block == 0:
+        room.last_h, room.last_c = h, c
+
+
+cdef void end_stream(const Sequence *s, const StreamRoom *room) noexcept nogil:
+    """Final states, and the output without return_sequences."""
+    cdef Py_ssize_t row = s.F * real_size(s)
+    memcpy(s.h, room.last_h, row)
+    if room.last_c != s.c:
+        memcpy(s.c, room.last_c, row)
     if not s.return_sequences:
         last_outputs(s)
+
+
+cdef void run_stream(const Sequence *s) noexcept nogil:
+    """All T steps of the path STREAM (N = 1, an LSTM); see run()."""
+    cdef StreamRoom room
+    begin_stream(s, &room)
+    stream_steps(s, &room, 0, (s.F + s.kernels.lanes - 1) // s.kernels.lanes, NULL)
+    end_stream(s, &room)
 
 
 cdef inline void copy_state(const char *start, char *to, Py_ssize_t size) noexcept nogil:

@@ -19,7 +19,7 @@ import numpy as np
 
 from .. import _core, activations
 from ..spec import ConvLSTM1DSpec, RecurrentSpec
-from . import cpu_training, reference
+from . import cpu_training, reference, threads
 
 name = "cpu"
 
@@ -248,5 +248,5 @@ def config() -> dict:
         "isa_available": _core.isa_available(),
         "gemm": GEMM,
         "blas": "scipy.linalg.cython_blas, loaded on first use" if _has_blas() else "none: SciPy is not installed",
-        "threads": 1,
+        "threads": threads.get_num_threads(),
     }

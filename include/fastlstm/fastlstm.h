@@ -109,6 +109,12 @@ typedef struct {
   ptrdiff_t z_rows;         /* at least 1 */
   int padded;               /* x_panel and h_panel are */
   int activation, recurrent_activation, rounding;
+  /* The blocks of units that this call computes: all of them, or a part where several calls share the row, each on a thread of its
+     own. They share all memory, z too, and `meet`, called behind every step, returns when all have called it. NULL where one call
+     does all. */
+  ptrdiff_t first_block, blocks;
+  void (*meet)(void *meeting);
+  void *meeting;
 } fl_stream;
 
 /* z rows of `count` rows: init (bias panel) + x + h (either may be absent; both padded or neither). padded = 1: z row is [blocks][4][W]; 0: columns of the unpacked matrix. */

@@ -35,6 +35,7 @@ typedef struct {
   real *h_out, *c_out, *y, *gates;
 } FL(place_t);
 
+/* Behind a step: the pointers of the next one; the other calls that share the row. */
 FL_INLINE void FL(move_on)(const fl_stream *s, FL(place_t) * at) {
   real *last_h = (real *)at->h, *last_c = (real *)at->c;
   at->x += s->x_step;
@@ -44,6 +45,7 @@ FL_INLINE void FL(move_on)(const fl_stream *s, FL(place_t) * at) {
   at->c_out = s->c_step ? at->c_out + s->c_step : last_c;
   if (at->y) at->y += s->y_step;
   if (at->gates) at->gates += 4 * s->units;
+  if (s->meet) s->meet(s->meeting);
 }
 
 /* ---- one tile of one step ------------------------------------------------------------------------------------------- */
@@ -143,10 +145,9 @@ FL_STATIC void FL(row_ahead)(const fl_stream *s, const FL(place_t) * at, ptrdiff
 
 /* One step, several blocks at once, in turned order where `turned`: what the step before touched last is still at hand. */
 FL_INLINE void FL(row_tiles)(int takes_x, const fl_stream *s, const FL(place_t) * at, int turned) {
-  const ptrdiff_t blocks = (s->units + FL_W - 1) / FL_W;
-  for (ptrdiff_t done = 0; done < blocks;) {
-    const int B = FL(rows_at_once)(blocks - done, FL_ROW_BLOCKS);
-    const ptrdiff_t block = turned ? blocks - done - B : done;
+  for (ptrdiff_t done = 0; done < s->blocks;) {
+    const int B = FL(rows_at_once)(s->blocks - done, FL_ROW_BLOCKS);
+    const ptrdiff_t block = s->first_block + (turned ? s->blocks - done - B : done);
     switch (B) { FL_FOR_ROWS(FL_ROW_CASE) }
     done += B;
   }
@@ -154,17 +155,19 @@ FL_INLINE void FL(row_tiles)(int takes_x, const fl_stream *s, const FL(place_t) 
 
 /* The same, block by block. `keeps`: the first block is still in the first-level cache, so that the next one can come beside it. */
 FL_INLINE void FL(row_blocks)(int takes_x, const fl_stream *s, const FL(place_t) * at, int turned, int keeps) {
-  const ptrdiff_t blocks = (s->units + FL_W - 1) / FL_W, first = turned ? blocks - 1 : 0, step = turned ? -1 : 1;
+  const ptrdiff_t first = s->first_block + (turned ? s->blocks - 1 : 0), step = turned ? -1 : 1;
   if (keeps) FL(row_ahead)(s, at, first, (const real *)s->h_panel + (first + step) * s->units * FL(pitch)(4, s->padded));
-  for (ptrdiff_t k = keeps; k < blocks; k++) FL(row_1x1)(s, at, first + k * step, takes_x);
+  for (ptrdiff_t k = keeps; k < s->blocks; k++) FL(row_1x1)(s, at, first + k * step, takes_x);
 }
 
-/* z rows [rows][blocks][4][W] of the steps from x on. */
+/* z rows [rows][blocks][4][W] of the steps from x on; of each row the blocks that are this call's. */
 FL_INLINE void FL(project_rows)(const fl_stream *s, const real *x, ptrdiff_t rows, real *z) {
-  const ptrdiff_t width = (s->units + FL_W - 1) / FL_W * 4 * FL_W;
+  const ptrdiff_t width = (s->units + FL_W - 1) / FL_W * 4 * FL_W, before = s->first_block * 4 * FL_W;
+  const ptrdiff_t behind = s->units - s->first_block * FL_W, own = s->blocks * FL_W;
   ptrdiff_t number[FL_CHUNK], x_offset[FL_CHUNK], z_offset[FL_CHUNK];
-  fl_project p = {.layout = {s->units, 1, 0, 0}, .rows = number, .init = s->bias_panel, .z_offset = z_offset, .padded = 1};
-  p.x = (fl_product){.panel = s->x_panel,
+  fl_project p = {.layout = {behind < own ? behind : own, 1, 0, 0}, .rows = number, .z_offset = z_offset, .padded = 1};
+  p.init = (const real *)s->bias_panel + before;
+  p.x = (fl_product){.panel = (const real *)s->x_panel + s->first_block * s->features * FL(pitch)(4, s->padded),
                      .offset = x_offset,
                      .runs = 1,
                      .groups = 1,
@@ -175,7 +178,7 @@ FL_INLINE void FL(project_rows)(const fl_stream *s, const real *x, ptrdiff_t row
   for (ptrdiff_t first = 0; first < rows; first += FL_CHUNK) {
     p.count = rows - first < FL_CHUNK ? rows - first : FL_CHUNK;
     p.x.base = x + first * s->x_step;
-    p.z = z + first * width;
+    p.z = z + first * width + before;
     FL(project)(&p);
   }
 }
@@ -184,7 +187,8 @@ FL_INLINE void FL(project_rows)(const fl_stream *s, const real *x, ptrdiff_t row
 /* s->steps steps of one row. */
 FL_STATIC void FL(stream)(const fl_stream *s) {
   const ptrdiff_t width = (s->units + FL_W - 1) / FL_W * 4 * FL_W;
-  const int far = width * s->units >= FL_FAR_REALS, keeps = s->units * 4 * FL_W <= FL_KEPT_REALS;
+  const ptrdiff_t panel = s->blocks * 4 * FL_W * s->units; /* what of h's comes through this call's caches */
+  const int far = panel >= FL_FAR_REALS, keeps = s->blocks > 1 && s->units * 4 * FL_W <= FL_KEPT_REALS;
   FL(place_t)
   at = {(const real *)s->bias_panel,
         (const real *)s->x,
@@ -206,6 +210,7 @@ FL_STATIC void FL(stream)(const fl_stream *s) {
       FL(row_blocks)(1, s, &at, 0, 0);
     else
       FL(row_tiles)(1, s, &at, 0);
+    FL(move_on)(s, &at);
     return;
   }
   for (ptrdiff_t first = 0; first < s->steps; first += s->z_rows) {
