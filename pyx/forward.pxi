@@ -65,6 +65,8 @@ cdef int execute(GateWeights weights, Sequence *s) except -1:
     cdef unsigned long mode
     if s.mask != NULL and memchr(s.mask, 0, s.N * s.T) == NULL:
         s.mask = NULL  # nothing is masked
+    if s.h0 == NULL and s.tape_c == NULL and (s.path == FUSED or s.path == HOISTED or s.path == STREAM):
+        s.starts_from_zeros = weights.ignores_zeros()
     team.threads = 1 if fl_pool_size() == 1 else choose_team(s, &team)
     if team.threads > 1:
         size = max(size, plan_team(weights, s, &team, NULL))

@@ -28,6 +28,7 @@ cdef struct Sequence:
     Path path
     int activation, recurrent_activation, rounding
     bint go_backwards, return_sequences, zero_output_for_mask, channels_first
+    bint starts_from_zeros              # the first step's h is zeros, and its product may be left out (ignores_zeros of the weights)
     Py_ssize_t N, T, R, S, C, F, K, stride, dilation
     Py_ssize_t pad_left, padded_rows    # rows of zeros before a sample's R, rows with all padding
     Py_ssize_t batch, first_row         # the whole batch's N, and of its rows the first one that is here (threads.pxi)
@@ -311,6 +312,7 @@ cdef void run_steps(const Sequence *s, const Room *room, int share, int shares,
         if k == 0 and projects_ahead:
             project_block(s, room, step, min(s.block, s.T - step))
         st.h.base, st.h_out = room.h[step & 1], room.h[(step + 1) & 1]
+        st.h.panel = NULL if s.starts_from_zeros and step == 0 else s.h_panel
         st.descending = step & 1  # what the last step touched last is still in the cache: begin there
         st.rows, st.count = room.all_rows, s.N * s.S
         if s.mask != NULL:

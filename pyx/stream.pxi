@@ -52,6 +52,7 @@ cdef void stream_steps(const Sequence *s, StreamRoom *room, Py_ssize_t first_blo
     cdef Py_ssize_t step = 0, steps, row = s.F * real_size(s)
     cdef char *h = room.last_h
     cdef char *c = room.last_c
+    cdef bint from_zeros = s.starts_from_zeros
     cdef fl_stream st
     memset(&st, 0, sizeof(st))
     st.units, st.features, st.z, st.z_rows = s.F, s.C, room.z, s.block
@@ -69,9 +70,10 @@ cdef void stream_steps(const Sequence *s, StreamRoom *room, Py_ssize_t first_blo
                 h, c = h + row, c + row
             step += 1
             continue
-        steps = 1
-        while step + steps < s.T and not is_masked(s, step + steps):
+        steps, st.h_panel = 1, NULL if from_zeros else s.h_panel
+        while not from_zeros and step + steps < s.T and not is_masked(s, step + steps):
             steps += 1
+        from_zeros = False
         st.first, st.steps = step, steps
         st.x, st.h, st.c = s.x + time_of(s, step) * s.C * real_size(s), h, c
         if s.tape_h != NULL:

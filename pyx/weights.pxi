@@ -61,6 +61,7 @@ cdef class GateWeights:
     cdef bint padded                    # x_panel and h_panel are
     cdef char *lane_weights             # NULL where rows in the lanes never win: convolutions, many units
     cdef char *lane_bias
+    cdef int zeros_ignored              # see ignores_zeros; below 0: not yet known
     cdef list spare
     cdef list spare_tapes               # memory of tapes that are gone
     cdef object back                    # BackwardPanels, once a call has needed them
@@ -80,6 +81,7 @@ cdef class GateWeights:
             raise ValueError(f"kernel {kernel.shape} and recurrent_kernel {recurrent_kernel.shape} do not belong together")
         if bias is not None and bias.shape[0] != 4 * self.units:
             raise ValueError(f"bias: expected shape ({4 * self.units},), got {bias.shape}")
+        self.zeros_ignored = -1
         self.spare, self.spare_tapes = ([], []) if last is None else (last.spare, last.spare_tapes)
         self.pack(ndim == 2 and self.units <= LANE_UNITS * self.kernels.lanes)
 
@@ -123,6 +125,14 @@ cdef class GateWeights:
         if self.kernel.ndim != 2 or batch > HOIST_ROWS:
             return FUSED
         return STREAM if batch == 1 else HOISTED if steps > 1 else FUSED
+
+    cdef bint ignores_zeros(self) except -1:
+        """True where a product of a state of zeros adds nothing but a plus sign to a zero: the recurrent kernel holds neither
+        infinities nor NaN, and each column a number without a minus sign."""
+        if self.zeros_ignored < 0:
+            rows = np.asarray(self.recurrent_kernel).reshape(-1, 4 * self.units)
+            self.zeros_ignored = bool(np.isfinite(rows).all() and not np.signbit(rows).all(axis=0).any())
+        return self.zeros_ignored
 
     def backward_panels(self, Py_ssize_t stride, bint gated_x, bint gated_h):
         """The transposed kernels for the backward pass (see BackwardPanels), made at the first need."""

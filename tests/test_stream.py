@@ -125,6 +125,29 @@ def test_the_initial_state_may_be_the_output_buffer():
     assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("kind", ["ordinary", "infinite", "negative", "minus zero"])
+@pytest.mark.parametrize("batch", [1, 3, 4])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_without_a_state_as_with_zeros(steps, batch, kind):
+    """The first step may leave out what zeros contribute, but not where 0 * inf is NaN or where it decides the sign of a zero."""
+    layer, x, _ = problem((30, 100), steps, "float32", return_sequences=True, activation="linear", recurrent_activation="linear")
+    kernel, recurrent, bias = layer.get_weights()
+    if kind == "infinite":
+        recurrent[7, 5] = np.inf
+    if kind == "negative":
+        recurrent[:] = -np.abs(recurrent)
+    if kind in ("negative", "minus zero"):
+        bias[:], x[:] = -0.0, 0.0
+        kernel[:] = -np.abs(kernel)
+    layer.set_weights([kernel, recurrent, bias])
+    zeros = [np.zeros((batch, 100), np.float32) for _ in "hc"]
+    with np.errstate(invalid="ignore"):
+        got, want = layer(x[:batch]), layer(x[:batch], zeros)
+    assert np.isnan(want[0]).any() == (kind == "infinite")
+    for a, b in zip(got, want, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 @pytest.mark.skipif(CHILD in os.environ, reason="this is one of the processes that the test starts")
 @pytest.mark.parametrize("isa", [name for name in _core.isa_available() if name != _core.isa])
 def test_every_other_instruction_set(request, isa):

@@ -77,7 +77,8 @@ typedef struct {
 typedef struct {
   ptrdiff_t units, count;
   const ptrdiff_t *rows;
-  fl_product x, h;              /* x.panel NULL: init holds x's share already */
+  fl_product x, h;              /* x.panel NULL: init holds x's share already; h.panel NULL: h is zeros, which a panel of finite
+                                   numbers, one of each column without a minus sign, multiplies to nothing */
   void *init;                   /* bias panel [blocks][4][W], or z rows (padded for step, flat [4U] for cell_rows) */
   const ptrdiff_t *init_offset; /* [rows], or NULL where init is one bias panel */
   const void *c;                /* c in */
@@ -97,7 +98,7 @@ typedef struct {
    *_step say how far on the next one's are. */
 typedef struct {
   ptrdiff_t units, steps, features;
-  const void *x_panel, *h_panel, *bias_panel;
+  const void *x_panel, *h_panel, *bias_panel; /* h_panel NULL, with one step: see fl_step */
   const void *x, *h, *c;
   void *h_out, *c_out; /* h_out must not be h; c_out may be c */
   void *y;             /* a second place for h, or NULL */

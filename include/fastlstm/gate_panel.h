@@ -165,6 +165,18 @@ FL_INLINE void FL(add_product)(int B, int M, int V, const fl_product *part, cons
     FL(add_runs)(B, M, V, 0, part, rows, block, acc);
 }
 
+/* acc += 0, as the product of a state of zeros would leave it: -0 becomes +0 (see fl_step). */
+FL_INLINE void FL(add_zeros)(int B, int M, vec acc[][FL_TILE_ROWS][4]) {
+  FL_UNROLL
+  for (int b = 0; b < B; b++) {
+    FL_UNROLL
+    for (int m = 0; m < M; m++) {
+      FL_UNROLL
+      for (int g = 0; g < 4; g++) acc[b][m][g] = acc[b][m][g] + v_set(0);
+    }
+  }
+}
+
 /* z = acc, so that what follows may index it freely without pulling the accumulators out of their registers. */
 FL_INLINE void FL(spill)(int B, int M, int V, vec acc[][FL_TILE_ROWS][4], vec z[][FL_TILE_ROWS][4]) {
   FL_UNROLL
@@ -229,6 +241,7 @@ FL_INLINE void FL(finish)(int kind, int B, int M, const fl_step *s, const ptrdif
     FL(load_panel)(B, M, 4, s->init, s->init_offset, rows, block, acc);                         \
     FL(add_product)(B, M, 4, &s->x, rows, block, acc);                                          \
     FL(add_product)(B, M, 4, &s->h, rows, block, acc);                                          \
+    if (s->h.panel == NULL) FL(add_zeros)(B, M, acc);                                           \
     FL(spill)(B, M, 4, acc, z);                                                                 \
     if (s->activation == FL_ACT_TANH && s->recurrent_activation == FL_ACT_SIGMOID)              \
       FL(finish)(FL_CELL_TANH_SIGMOID, B, M, s, rows, block, z);                                \

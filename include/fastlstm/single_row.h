@@ -106,7 +106,15 @@ FL_INLINE void FL(row_tile)(int B, int padded, int takes_x, const fl_stream *s, 
     for (int g = 0; g < 4; g++) acc[b][g] = v_load(at->init + ((block + b) * 4 + g) * FL_W);
   }
   if (takes_x) FL(multiply_row)(B, acc, at->x, (const real *)s->x_panel + block * x_stride, x_stride, pitch, s->features, NULL);
-  FL(multiply_row)(B, acc, at->h, (const real *)s->h_panel + block * h_stride, h_stride, pitch, s->units, ahead);
+  if (s->h_panel) {
+    FL(multiply_row)(B, acc, at->h, (const real *)s->h_panel + block * h_stride, h_stride, pitch, s->units, ahead);
+  } else {
+    FL_UNROLL
+    for (int b = 0; b < B; b++) {
+      FL_UNROLL
+      for (int g = 0; g < 4; g++) acc[b][g] = acc[b][g] + v_set(0);
+    }
+  }
   FL_UNROLL
   for (int b = 0; b < B; b++) {
     vec z[4]; /* a copy, whose address may be taken without pulling the sums out of their registers */
