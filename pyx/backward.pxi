@@ -71,7 +71,9 @@ cdef inline Py_ssize_t lanes_used(const Sequence *s) noexcept nogil:
 
 cdef void read_windows(const Sequence *s, fl_product *p, Py_ssize_t taps, Py_ssize_t dilation, bint gated,
                        Py_ssize_t depth) noexcept nogil:
-    """Sets how a product reads its windows of dz: ``taps`` rows of all four gates, or of one where ``gated``; ``depth`` rows a block."""
+    """Sets how a product reads its windows of dz: ``taps`` rows of all four gates, or of one where ``gated``.
+
+    ``depth``: rows of a block of dz."""
     cdef Py_ssize_t W = s.kernels.lanes, used = lanes_used(s), blocks = unit_blocks(s)
     p.groups, p.group_step = blocks, depth * 4 * W
     if gated:

@@ -181,8 +181,8 @@ cdef class CallPlan:
         return shape == ((tape.x_shape[:2] if ndim == self.axes else tape.x_shape[:1]) + tape.state_shape)
 
     def pull(self, Tape tape not None, dy):
-        """(dx, dh0, dc0, [weights' gradients]) of a tape of ``record`` for a cotangent like the layer's result: an array or None, or
-        with return_state three of them; None where they are not exactly what the kernels want."""
+        """(dx, dh0, dc0, [weights' gradients]) of a tape of ``record`` for a cotangent like the layer's result: an array or None,
+        or with return_state three of them; None where they are not exactly what the kernels want."""
         cdef BackwardPanels panels
         if not self.return_state:
             dys = (dy, None, None)

@@ -28,7 +28,7 @@ cdef struct Sequence:
     Path path
     int activation, recurrent_activation, rounding
     bint go_backwards, return_sequences, zero_output_for_mask, channels_first
-    bint starts_from_zeros              # the first step's h is zeros, and its product may be left out (ignores_zeros of the weights)
+    bint starts_from_zeros              # the first step's h is zeros, and its product may be left out (see ignores_zeros)
     Py_ssize_t N, T, R, S, C, F, K, stride, dilation
     Py_ssize_t pad_left, padded_rows    # rows of zeros before a sample's R, rows with all padding
     Py_ssize_t batch, first_row         # the whole batch's N, and of its rows the first one that is here (threads.pxi)

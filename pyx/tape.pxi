@@ -2,7 +2,7 @@
 
 
 cdef class Tape:
-    """What a backward pass needs of the forward: 4 gates, c and h of every step, copies of x and the mask. No backward changes it.
+    """What a backward pass needs of the forward: 4 gates, c and h of every step, copies of x and mask. No backward changes it.
 
     Its memory goes back to the layer's weights, for the next tape, when the last reference to it is gone.
     """

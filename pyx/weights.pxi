@@ -2,9 +2,9 @@
 
 # Up to this many rows x is projected ahead: the panel of `kernel` is then read once a block instead of once a step.
 cdef Py_ssize_t HOIST_ROWS = 3
-# Panels of 64-byte vectors between these sizes get a gap of a cache line behind each row of 256 bytes. They come from a second-level
-# cache, and rows 320 bytes apart come 1.2 times as fast as rows 256 bytes apart (docs/performance.md); beyond, the gaps cost more
-# cache than they gain.
+# Panels of 64-byte vectors between these sizes get a gap of a cache line behind each row of 256 bytes. They come from a
+# second-level cache, and rows 320 bytes apart come 1.2 times as fast as rows 256 bytes apart (docs/performance.md); beyond,
+# the gaps cost more cache than they gain.
 cdef Py_ssize_t PAD_FROM = 128 * 1024
 cdef Py_ssize_t PAD_TO = 640 * 1024
 # Up to this many times W units the weights are packed for rows in the lanes too.

@@ -116,8 +116,9 @@ class RecurrentLayer(Layer):
         hold no numbers; IndexError for an ``initial_state`` of fewer than two arrays and a ``mask`` of fewer than two axes;
         AttributeError for a ``mask`` in nested lists.
         """
-        if self._plan is not None and not selector.is_overridden():
-            result = self._plan(sequences, initial_state, mask, out)
+        plan = self._plan  # read once: another thread may replace it
+        if plan is not None and not selector.is_overridden():
+            result = plan(sequences, initial_state, mask, out)
             if result is not None:
                 return result
         x, mask, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
@@ -176,10 +177,11 @@ class RecurrentLayer(Layer):
         Errors as in a call, and ValueError for a ``dy`` of another shape, NotImplementedError for activations that are the
         caller's own functions.
         """
-        if self._plan is not None and not selector.is_overridden():
-            recorded = self._plan.record(sequences, initial_state, mask)
+        plan = self._plan
+        if plan is not None and not selector.is_overridden():
+            recorded = plan.record(sequences, initial_state, mask)
             if recorded is not None:
-                return recorded[0], self._planned_pullback(self._plan, *recorded, initial_state is not None)
+                return recorded[0], self._planned_pullback(plan, recorded[0], recorded[1], initial_state is not None)
         x, valid, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
         revision, spec = (self._revision, self.cell.revision), self.spec
         choice = selector.select(spec, x, valid, training=masks is not None, gradient=True)
