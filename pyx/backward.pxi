@@ -38,7 +38,8 @@ cdef struct BackRoom:
     char *dz                            # [blocks, steps*N*Q, 4, W]
     char *h_rows                        # [height, F] h before each row's step (an LSTM reads its tape instead); one for each mask
     char *x_rows                        # [stride, height, C]; one for each mask
-    char *product                       # [max(M*F, steps*N*R*C)] one gate's share of dh or dx, before its mask
+    char *product                       # [M,F] with h_scales: one gate's part of dh, before its mask
+    char *wide_product                  # [steps*N*R,C] with x_scales: one gate's part of dx, before its mask
     char *dy                            # [N,S,F] what the outputs behind this step owe to this one (masks)
     ptrdiff_t *rows                     # [M]
     ptrdiff_t *all_rows                 # [max(M, steps*N*R)]
@@ -49,6 +50,9 @@ cdef struct BackRoom:
     ptrdiff_t *wide                     # [steps*N*R] where the windows of dz of a phase's rows begin
     ptrdiff_t *wide_out                 # [steps*N*R] where their dx goes
     ptrdiff_t *dense                    # [steps*N*R] 0, C, 2C …
+    # Of the threads that share the work (backward_threads.pxi), what falls to this one:
+    Py_ssize_t first, end               # its samples
+    int share, shares                   # its number, and how many there are: the gradients' rows are divided among them
 
 
 cdef inline Py_ssize_t most(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -105,7 +109,8 @@ cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept
     room.dz = part(base, &at, unit_blocks(s) * b.steps * s.N * b.Q * 4 * s.kernels.lanes * size)
     room.h_rows = part(base, &at, copies(s.h_scales) * s.F * b.height * size)
     room.x_rows = part(base, &at, copies(s.x_scales) * s.stride * s.C * b.height * size)
-    room.product = part(base, &at, most(M * s.F, wide * s.C) * size)
+    room.product = part(base, &at, M * s.F * size if s.h_scales != NULL else 0)
+    room.wide_product = part(base, &at, wide * s.C * size if s.x_scales != NULL else 0)
     room.dy = part(base, &at, M * s.F * size)
     room.rows = <ptrdiff_t *> part(base, &at, M * word)
     room.all_rows = <ptrdiff_t *> part(base, &at, most(M, wide) * word)
@@ -116,6 +121,7 @@ cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept
     room.wide = <ptrdiff_t *> part(base, &at, wide * word)
     room.wide_out = <ptrdiff_t *> part(base, &at, wide * word)
     room.dense = <ptrdiff_t *> part(base, &at, wide * word)
+    room.first, room.end, room.share, room.shares = 0, s.N, 0, 1
     return at
 
 
@@ -145,7 +151,7 @@ cdef void collect_outputs(const Backward *b, const BackRoom *room, Py_ssize_t st
     cdef const Sequence *s = b.s
     cdef Py_ssize_t n, size = real_size(s), slab = s.S * s.F
     cdef const char *dy
-    for n in range(s.N):
+    for n in range(room.first, room.end):
         if s.zero_output_for_mask and not is_valid(s, n, step):
             continue
         if s.return_sequences:
@@ -164,10 +170,10 @@ cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, f
     cdef Py_ssize_t n, m, size = real_size(s), slab = s.S * s.F, M = s.N * s.S, first = in_block * s.N * b.Q
     cdef Py_ssize_t vectors = 4 * s.kernels.lanes, k
     cdef bint collects = s.mask != NULL and b.dy != NULL
-    st.count, st.rows = M, room.all_rows
+    st.count, st.rows = (room.end - room.first) * s.S, room.all_rows + room.first * s.S
     if s.mask != NULL:
         st.count, st.rows = 0, room.rows
-        for n in range(s.N):
+        for n in range(room.first, room.end):
             if is_valid(s, n, step):
                 for m in range(s.S):
                     room.rows[st.count] = n * s.S + m
@@ -188,7 +194,7 @@ cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, f
     st.dz = room.dz + first * vectors * size
     s.kernels.step_back(st)
     if collects:
-        for n in range(s.N):
+        for n in range(room.first, room.end):
             if is_valid(s, n, step):
                 memset(room.dy + n * slab * size, 0, slab * size)
     p.count, p.rows, p.x.base, p.x.panel, p.z = st.count, st.rows, st.dz, b.h_panel[0], b.dh
@@ -214,7 +220,7 @@ cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first
     cdef const Sequence *s = b.s
     cdef Py_ssize_t k, n, at
     for k in range(steps):
-        for n in range(s.N):
+        for n in range(room.first, room.end):
             at = (k * s.N + n) * b.Q + b.L
             if not reads_tape(b):
                 gather_states(b, room, n, first + k, at + (s.K - 1) // 2)
@@ -255,15 +261,23 @@ cdef void gather_inputs(const Backward *b, const BackRoom *room, Py_ssize_t n, P
 
 
 cdef void weight_gradient(const Backward *b, const BackRoom *room, const char *rows, Py_ssize_t count, Py_ssize_t depth,
-                          Py_ssize_t gate_step, char *out) noexcept nogil:
-    """out [count,4F] += rows [depth,count] transposed @ dz [depth,4F]; each gate has its own rows, unless ``gate_step`` is 0."""
+                          Py_ssize_t gate_step, char *out, Py_ssize_t before) noexcept nogil:
+    """out [count,4F] += rows [depth,count] transposed @ dz [depth,4F]; each gate has its own rows, unless ``gate_step`` is 0.
+
+    Of all gradients' rows, of which there are ``before`` before these, this thread has a share: never a part of a sum.
+    """
     cdef const Sequence *s = b.s
-    cdef Py_ssize_t at = 0, size = real_size(s)
+    cdef Py_ssize_t at = 0, size = real_size(s), total = s.K * (s.F + s.C)
+    cdef Py_ssize_t first = most(0, total * room.share // room.shares - before)
+    cdef Py_ssize_t end = min(count, total * (room.share + 1) // room.shares - before)
     cdef fl_outer p
-    p.units, p.count, p.pitch, p.panel_depth, p.gate_step, p.z = s.F, count, count, depth, gate_step, out
+    if first >= end:
+        return
+    p.units, p.count, p.pitch, p.panel_depth, p.gate_step = s.F, end - first, count, depth, gate_step
+    p.z = out + first * 4 * s.F * size
     while at < depth:
         p.depth = min(BACK_DEPTH, depth - at)
-        p.panel, p.columns = room.dz + at * 4 * s.kernels.lanes * size, rows + at * count * size
+        p.panel, p.columns = room.dz + at * 4 * s.kernels.lanes * size, rows + (at * count + first) * size
         if gate_step:
             s.kernels.outer_gated(&p)
         else:
@@ -286,7 +300,7 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
         read_windows(s, &pr.x, taps, s.dilation, s.x_scales != NULL, depth)
         pr.x.padded = b.padded_x
         for k in range(steps):
-            for n in range(s.N):
+            for n in range(room.first, room.end):
                 j = (p + s.stride - s.pad_left % s.stride) % s.stride  # the first row of this phase
                 while j < s.R:
                     padded_row = (j + s.pad_left) // s.stride - most(taps - 1, 0) * s.dilation
@@ -309,7 +323,7 @@ cdef void masked_input_gradient(const Backward *b, const BackRoom *room, fl_proj
     cdef const char *dz = <const char *> pr.x.base
     cdef char *dx = <char *> pr.z
     cdef fl_project one = pr[0]
-    one.z, one.z_offset = room.product, room.dense
+    one.z, one.z_offset = room.wide_product, room.dense
     for g in range(4):
         one.x.panel, one.x.base = b.x_panel[4 * phase + g], dz + g * s.kernels.lanes * size
         s.kernels.project(&one)
@@ -317,44 +331,38 @@ cdef void masked_input_gradient(const Backward *b, const BackRoom *room, fl_proj
             n = room.wide_out[k] // (s.T * s.R * s.C)
             j = room.wide_out[k] % (s.R * s.C)
             at = ((g * s.N + n) * s.R * s.C + j) * size
-            s.kernels.scale(dx + room.wide_out[k] * size, room.product + k * s.C * size, s.x_scales + at, s.C, g > 0)
+            s.kernels.scale(dx + room.wide_out[k] * size, room.wide_product + k * s.C * size, s.x_scales + at, s.C, g > 0)
 
 
-cdef void block_gradients(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps,
-                          Py_ssize_t depth) noexcept nogil:
-    """Everything that one block adds: dkernel, drecurrent, dbias, dx."""
+cdef void weight_gradients(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t depth) noexcept nogil:
+    """What one block adds to dkernel, drecurrent and dbias; ``first``: its first step."""
     cdef const Sequence *s = b.s
-    cdef Py_ssize_t k, tap, size = real_size(s)
+    cdef Py_ssize_t k, tap, size = real_size(s), before = 0
     cdef const char *h_rows = room.h_rows
     cdef Py_ssize_t x_step = 0 if s.x_scales == NULL else s.stride * b.height * s.C
     cdef Py_ssize_t h_step = 0 if s.h_scales == NULL else b.height * s.F
     if reads_tape(b):
         h_rows = s.tape_h + first * s.N * s.F * size
-    gather_block(b, room, first, steps)
     for k in range(s.K):
         tap = k * s.dilation
         weight_gradient(b, room, h_rows + k * s.F * size, s.F, depth, h_step,
-                        b.drecurrent + k * s.F * 4 * s.F * size)
+                        b.drecurrent + k * s.F * 4 * s.F * size, before)
         weight_gradient(b, room, room.x_rows + (tap % s.stride * b.height + tap // s.stride) * s.C * size, s.C, depth, x_step,
-                        b.dkernel + k * s.C * 4 * s.F * size)
-    if b.dbias != NULL:
+                        b.dkernel + k * s.C * 4 * s.F * size, before + s.F)
+        before += s.F + s.C
+    if b.dbias != NULL and room.share == room.shares - 1:
         s.kernels.sum_panel(room.dz, s.F, depth, b.dbias)
-    if b.dx != NULL:
-        input_gradient(b, room, first, steps, depth)
 
 
-cdef void run_back(const Backward *b) noexcept nogil:
-    """All T steps backwards; the gradients' arrays must hold zeros (they are added to; dx is overwritten)."""
+cdef void run_back(const Backward *b, const BackRoom *room, void (*meet)(void *) noexcept nogil) noexcept nogil:
+    """All T steps backwards, of what falls to ``room``. The gradients' arrays hold zeros (they are added to; dx is overwritten).
+
+    Several threads have a BackRoom each, and ``meet`` between what goes by samples and what goes by rows of the gradients.
+    """
     cdef const Sequence *s = b.s
-    cdef BackRoom room
     cdef fl_step_back st
     cdef fl_project p
     cdef Py_ssize_t size = real_size(s), vectors = 4 * s.kernels.lanes, blocks = unit_blocks(s), first, steps, k, depth = -1
-    cut_back(b, b.workspace, &room)
-    lay_out_back(b, &room)
-    memset(room.h_rows, 0, copies(s.h_scales) * s.F * b.height * size)
-    memset(room.x_rows, 0, copies(s.x_scales) * s.stride * s.C * b.height * size)
-    memset(room.dy, 0, s.N * s.S * s.F * size)
     memset(&st, 0, sizeof(st))
     st.units, st.gates_rows, st.c_offset, st.dz_row = s.F, s.N * s.S, room.state_offset, room.dz_row
     st.dh, st.dc, st.dy_step = b.dh, b.dc, s.S * s.F if s.return_sequences else 0
@@ -367,10 +375,20 @@ cdef void run_back(const Backward *b) noexcept nogil:
         steps = min(b.steps, s.T - first)
         if depth != steps * s.N * b.Q:  # the halo rows move with the depth
             depth = steps * s.N * b.Q
-            memset(room.dz, 0, blocks * depth * vectors * size)
             st.dz_depth = depth
             read_windows(s, &p.x, s.K, 1, s.h_scales != NULL, depth)
+            if room.share == 0:
+                memset(room.dz, 0, blocks * depth * vectors * size)
+            if meet != NULL:
+                meet(NULL)
         for k in range(steps - 1, -1, -1):
-            step_back(b, &room, &st, &p, first + k, k)
-        block_gradients(b, &room, first, steps, depth)
+            step_back(b, room, &st, &p, first + k, k)
+        gather_block(b, room, first, steps)
+        if b.dx != NULL:
+            input_gradient(b, room, first, steps, depth)
+        if meet != NULL:
+            meet(NULL)
+        weight_gradients(b, room, first, depth)
+        if meet != NULL:
+            meet(NULL)
         first -= b.steps

@@ -137,7 +137,7 @@ cdef tuple pulled(Tape tape, BackwardPanels panels, dy, dh, dc, bint inputs):
     cdef Backward b
     cdef GateWeights weights = tape.weights
     cdef Buffer workspace
-    cdef BackRoom room
+    cdef BackTeam back
     cdef unsigned long mode
     cdef cnp.npy_intp[4] x_shape, shape
     cdef int k, ndim = len(tape.x_shape), typenum = cnp.PyArray_TYPE(weights.kernel)
@@ -163,11 +163,13 @@ cdef tuple pulled(Tape tape, BackwardPanels panels, dy, dh, dc, bint inputs):
     b.h_panel, b.x_panel, b.no_bias = panels.h_panel, panels.x_panel, panels.no_bias
     b.padded_h, b.padded_x, b.dots_x = panels.padded_h, panels.padded_x, sums_by_dots(weights, weights.channels)
     plan_back(b.s, &b)
-    workspace = weights.take(cut_back(&b, NULL, &room))
+    choose_back_team(&b, &back)
+    workspace = weights.take(plan_back_team(&back, NULL))
     b.workspace = workspace.start
+    plan_back_team(&back, workspace.start)
     with nogil:
         mode = fl_flush_to_zero()
-        run_back(&b)
+        run_back_team(&back)
         fl_restore_mode(mode)
     weights.spare.append(workspace)
     return dx, dh0, dc0, dkernel, drecurrent, dbias

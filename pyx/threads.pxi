@@ -195,7 +195,9 @@ cdef bint run_team(Team *team) noexcept nogil:
 
 
 def set_num_threads(int threads):
-    """How many threads a call may use: from 1 to ``max_threads()``, checked by the caller."""
+    """How many threads a call may use: from 1 to ``max_threads()``."""
+    if not 1 <= threads <= max_threads():
+        raise ValueError(f"threads: expected 1 to {max_threads()}, got {threads}")
     with nogil:
         fl_pool_set_size(threads)
 
