@@ -147,7 +147,7 @@ def test_convlstm1d(batch, steps, rows, channels, filters, taps, options, paddin
 def test_gradients(conv, batch, dropout, masked):
     shape = (batch, 9, 11, 3) if conv else (batch, 9, 6)
     options = {"return_sequences": True, "return_state": True, "dropout": dropout, "recurrent_dropout": dropout}
-    made = ConvLSTM1D(21, 3, **options) if conv else LSTM(37, **options)
+    made = ConvLSTM1D(21, 3, **options) if conv else LSTM(37, **options)  # several blocks of units, and a tail
     x, _, mask = arguments(made, shape, batch, masked, False)
     weights = made.get_weights()
 
@@ -266,6 +266,12 @@ def test_other_types_are_type_errors(bad):
     with pytest.raises(TypeError, match="num_threads"):
         set_num_threads(bad)
     assert get_num_threads() == 1
+
+
+@pytest.mark.parametrize("count", [0, -1, _core.max_threads() + 1])
+def test_the_compiled_door_takes_only_what_it_can_use(count):
+    with pytest.raises(ValueError, match="threads"):
+        _core.set_num_threads(count)
 
 
 def test_all_is_what_the_process_may_use():
