@@ -36,6 +36,8 @@ from benchmarks.rivals.workload import Workload
 from benchmarks.workloads import GROUPS, WORKLOADS, write
 
 SLOW_ROUNDS = 3  # after which a slow rival is not asked again
+# Before a turn of two threads: those of OpenMP go on spinning for 0.2 s behind a turn, on the CPUs of whoever comes next.
+REST = 0.3
 
 
 def default_output() -> Path:
@@ -100,6 +102,8 @@ def time_in_turn(work: Workload, engines: list[Engine], entries: dict[str, Any],
             if "why" in entry or entry.get("slow"):
                 continue
             try:
+                if work.threads > 1:
+                    time.sleep(REST)
                 seconds, cpu_share = engine.ask(**burst)
                 entry["seconds"].append(seconds)
                 entry["cpu_share"].append(cpu_share)

@@ -141,8 +141,8 @@ cdef extern from "fastlstm/fastlstm.h":
                            const void *bias, void *weights, void *lane_bias) noexcept nogil
         void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows,
                          void *out) noexcept nogil
-        void (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows,
-                           void *out) noexcept nogil
+        ptrdiff_t (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows,
+                                void *out) noexcept nogil
         void (*from_lanes)(const void *inp, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base,
                            ptrdiff_t stride) noexcept nogil
         void (*step_lanes)(const fl_lanes *) noexcept nogil

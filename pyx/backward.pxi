@@ -224,7 +224,8 @@ cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first
             at = (k * s.N + n) * b.Q + b.L
             if not reads_tape(b):
                 gather_states(b, room, n, first + k, at + (s.K - 1) // 2)
-            gather_inputs(b, room, n, first + k, at)
+            if not s.x_by_steps:
+                gather_inputs(b, room, n, first + k, at)
 
 
 cdef void gather_states(const Backward *b, const BackRoom *room, Py_ssize_t n, Py_ssize_t step, Py_ssize_t at) noexcept nogil:
@@ -339,15 +340,18 @@ cdef void weight_gradients(const Backward *b, const BackRoom *room, Py_ssize_t f
     cdef const Sequence *s = b.s
     cdef Py_ssize_t k, tap, size = real_size(s), before = 0
     cdef const char *h_rows = room.h_rows
+    cdef const char *x_rows = room.x_rows
     cdef Py_ssize_t x_step = 0 if s.x_scales == NULL else s.stride * b.height * s.C
     cdef Py_ssize_t h_step = 0 if s.h_scales == NULL else b.height * s.F
     if reads_tape(b):
         h_rows = s.tape_h + first * s.N * s.F * size
+    if s.x_by_steps:
+        x_rows = s.x + first * s.N * s.C * size
     for k in range(s.K):
         tap = k * s.dilation
         weight_gradient(b, room, h_rows + k * s.F * size, s.F, depth, h_step,
                         b.drecurrent + k * s.F * 4 * s.F * size, before)
-        weight_gradient(b, room, room.x_rows + (tap % s.stride * b.height + tap // s.stride) * s.C * size, s.C, depth, x_step,
+        weight_gradient(b, room, x_rows + (tap % s.stride * b.height + tap // s.stride) * s.C * size, s.C, depth, x_step,
                         b.dkernel + k * s.C * 4 * s.F * size, before + s.F)
         before += s.F + s.C
     if b.dbias != NULL and room.share == room.shares - 1:

@@ -33,7 +33,8 @@ cdef Py_ssize_t cut_lanes(const Sequence *s, char *base, LaneRoom *room) noexcep
 cdef void run_lanes(const Sequence *s) noexcept nogil:
     """All T steps of the path LANES; see run()."""
     cdef LaneRoom room
-    cdef Py_ssize_t step, time, size = real_size(s), R = padded_batch(s)
+    cdef Py_ssize_t step, time, valid, size = real_size(s), R = padded_batch(s)
+    cdef int now = 0                    # which of the two buffers holds h
     cdef fl_lanes st
     cut_lanes(s, s.workspace, &room)
     if s.h0 == NULL:
@@ -54,15 +55,20 @@ cdef void run_lanes(const Sequence *s) noexcept nogil:
         st.output = room.output
     for step in range(s.T):
         time = time_of(s, step)
-        s.kernels.to_lanes(s.x + time * s.C * size, s.T * s.C, s.N, s.C, R, room.x)
+        valid = s.N
         if s.mask != NULL:
-            s.kernels.mask_lanes(s.mask + time, s.T, s.N, R, room.mask)
-            st.mask = room.mask
-        st.h, st.h_out = room.h[step & 1], room.h[(step + 1) & 1]
-        s.kernels.step_lanes(&st)
+            valid = s.kernels.mask_lanes(s.mask + time, s.T, s.N, R, room.mask)
+            st.mask = NULL if valid == s.N and st.output == NULL else room.mask
+        if valid > 0:
+            s.kernels.to_lanes(s.x + time * s.C * size, s.T * s.C, s.N, s.C, R, room.x)
+            st.h, st.h_out = room.h[now], room.h[1 - now]
+            now = 1 - now
+            s.kernels.step_lanes(&st)
+        elif s.return_sequences and s.zero_output_for_mask:
+            memset(room.output, 0, s.F * R * size)
         if s.return_sequences:
             s.kernels.from_lanes(st.h_out if st.output == NULL else st.output, R, s.N, s.F, s.y + step * s.F * size, s.T * s.F)
-    s.kernels.from_lanes(room.h[s.T & 1], R, s.N, s.F, s.h, s.F)
+    s.kernels.from_lanes(room.h[now], R, s.N, s.F, s.h, s.F)
     s.kernels.from_lanes(room.c, R, s.N, s.F, s.c, s.F)
     if not s.return_sequences:
         last_outputs(s)

@@ -57,11 +57,12 @@ static struct {
   unsigned long mode; /* of the caller's arithmetic */
 } run;
 
-static _Alignas(LINE) atomic_int arrived;           /* at the meeting to come */
-static _Alignas(LINE) atomic_uint meetings;         /* that have been */
-static _Alignas(LINE) atomic_int working;           /* workers that have not finished */
-static _Alignas(LINE) atomic_int sleepers;          /* on `released` */
-static _Alignas(LINE) atomic_int spins = SPIN_MOST; /* how long to spin: halved where it was in vain, doubled where it was not */
+static _Alignas(LINE) atomic_int arrived;   /* at the meeting to come */
+static _Alignas(LINE) atomic_uint meetings; /* that have been */
+static _Alignas(LINE) atomic_int working;   /* workers that have not finished */
+static _Alignas(LINE) atomic_int sleepers;  /* on `released` */
+static _Alignas(LINE)
+    atomic_int spins = SPIN_MOST; /* how long to spin: halved where it was in vain, doubled where it was not, within a run */
 
 static inline void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -192,6 +193,7 @@ void fl_pool_run(void (*task)(void *argument, int part), void *argument, int thr
   run.threads = threads;
   run.mode = mode;
   atomic_store(&working, threads - 1);
+  atomic_store(&spins, SPIN_MOST); /* anew for each run: who once spins too little never finds out that more would pay */
   pthread_mutex_lock(&lock);
   for (int part = 1; part < threads; part++) workers[part].turn++;
   pthread_mutex_unlock(&lock);

@@ -34,6 +34,7 @@ cdef struct Sequence:
     Py_ssize_t batch, first_row         # the whole batch's N, and of its rows the first one that is here (threads.pxi)
     Py_ssize_t block                    # time steps whose x is projected at once (HOISTED, STREAM, BLAS of an LSTM), else 1
     const char *x                       # [N,T,R,C], or [N,T,C,R] channels first
+    bint x_by_steps                     # of a tape: x is [T,N,C] instead, in the order of processing
     const uint8_t *mask                 # [N,T] or NULL
     const char *h0                      # [N,S,F], or NULL for zeros
     const char *c0                      # [N,S,F], or NULL for zeros

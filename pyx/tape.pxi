@@ -9,6 +9,8 @@ cdef class Tape:
     cdef Sequence s
     cdef GateWeights weights
     cdef Buffer memory
+    cdef char *x                        # [N,T,R,C], or by_steps [T,N,C]
+    cdef bint by_steps
     cdef readonly object x_scales, h_scales
     cdef readonly tuple x_shape, state_shape
 
@@ -28,8 +30,12 @@ cdef class Tape:
         cdef char *base
         self.memory = self.weights.take_tape(parts + 2 * padded((s.T + 1) * M * U * size))
         base = self.memory.start
-        memcpy(base, s.x, x_size)
-        s.x = part(base, &at, x_size)
+        self.x = part(base, &at, x_size)
+        self.by_steps = s.R == 1 and s.K == 1 and s.mask == NULL and s.x_scales == NULL and s.h_scales == NULL
+        if self.by_steps:
+            self.turn_input(s)
+        else:
+            memcpy(self.x, s.x, x_size)
         if s.mask != NULL:
             memcpy(base + at, s.mask, mask_size)
             s.mask = <const uint8_t *> part(base, &at, mask_size)
@@ -38,9 +44,17 @@ cdef class Tape:
         s.tape_h = part(base, &at, (s.T + 1) * M * U * size)
         return 0
 
+    cdef void turn_input(self, const Sequence *s) noexcept nogil:
+        """The tape's x [T,N,C]: rows in the order in which the weight gradients want them."""
+        cdef Py_ssize_t step, n, row = s.C * real_size(s)
+        for step in range(s.T):
+            for n in range(s.N):
+                memcpy(self.x + (step * s.N + n) * row, s.x + (n * s.T + time_of(s, step)) * row, row)
+
     cdef void keep(self, const Sequence *s) noexcept:
         """Remembers ``s`` as it ran, without what belongs to others."""
         self.s = s[0]
+        self.s.x, self.s.x_by_steps = self.x, self.by_steps
         self.s.y = self.s.h = self.s.c = self.s.workspace = NULL
         self.s.h0 = self.s.c0 = NULL
 
@@ -61,11 +75,15 @@ cdef class Tape:
         return self.pages(self.s.tape_h, self.s.T + 1)
 
     @property
-    def x(self):
+    def inputs(self):
         """The inputs, a copy."""
-        cdef cnp.ndarray out = np.empty(self.x_shape, self.weights.kernel.dtype)
-        memcpy(data(out), self.s.x, out.nbytes)
-        return out
+        N, T = self.x_shape[:2]
+        shape = (T, N, *self.x_shape[2:]) if self.by_steps else self.x_shape
+        cdef cnp.ndarray out = np.empty(shape, self.weights.kernel.dtype)
+        memcpy(data(out), self.x, out.nbytes)
+        if not self.by_steps:
+            return out
+        return (<object> out)[::-1 if self.s.go_backwards else 1].swapaxes(0, 1).copy()
 
     @property
     def is_masked(self):

@@ -131,7 +131,7 @@ def test_a_tape_holds_the_states_of_every_step():
     np.testing.assert_array_equal(core.h[-1], h)
     np.testing.assert_array_equal(core.c[0], arrays[3])
     np.testing.assert_array_equal(core.c[-1], c)
-    np.testing.assert_array_equal(core.x, arrays[1])
+    np.testing.assert_array_equal(core.inputs, arrays[1])
     assert not core.is_masked
 
 

@@ -192,7 +192,7 @@ typedef struct {
   void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
                      void *weights, void *lane_bias);
   void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);
-  void (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows, void *out);
+  ptrdiff_t (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows, void *out);
   void (*from_lanes)(const void *in, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base, ptrdiff_t stride);
   void (*step_lanes)(const fl_lanes *);
   void (*activate_row)(int id, void *z, ptrdiff_t n);                                    /* in place */

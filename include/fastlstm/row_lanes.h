@@ -45,9 +45,16 @@ FL_STATIC void FL(from_lanes)(const void *in, ptrdiff_t R, ptrdiff_t count, ptrd
   }
 }
 
-/* out [R] = 1 where the row's mask byte is set, else 0; the byte of row n stands at mask + n*stride. */
-FL_STATIC void FL(mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t R, void *out) {
-  for (ptrdiff_t n = 0; n < R; n++) ((real *)out)[n] = n < count && mask[n * stride];
+/* out [R] = 1 where the row's mask byte is set, else 0; the byte of row n stands at mask + n*stride. Returns how many are set. */
+FL_STATIC ptrdiff_t FL(mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t R, void *out) {
+  ptrdiff_t set = 0;
+  for (ptrdiff_t n = 0; n < count; n++) {
+    const int valid = mask[n * stride] != 0;
+    ((real *)out)[n] = (real)valid;
+    set += valid;
+  }
+  for (ptrdiff_t n = count; n < R; n++) ((real *)out)[n] = 0;
+  return set;
 }
 
 /* The cell of V row vectors of one unit, which begin at `at` in the state arrays and at lane `first`; masked rows keep h and c. */
