@@ -46,7 +46,7 @@ from .layers import (
     UpSampling1D,
     ZeroPadding1D,
 )
-from .models import Sequential, load_model
+from .models import Model, Sequential, load_model
 from .selector import config, device, show_config
 from .version import __version__
 
@@ -80,6 +80,7 @@ __all__ = [
     "Masking",
     "MaxPool1D",
     "MaxPooling1D",
+    "Model",
     "Permute",
     "RepeatVector",
     "Reshape",

@@ -227,6 +227,12 @@ def hard_sigmoid(x: Any) -> Any:
     return _hard_sigmoid(x)
 
 
+@_activation(lambda x, y: _step((x > -2.5) & (x < 2.5), x) * 0.2)
+def hard_sigmoid_keras2(x: Any) -> Any:
+    """0.2 x + 1/2 clipped to [0, 1]: what files of Keras 1 and 2 mean by "hard_sigmoid"."""
+    return np.clip(0.2 * x + 0.5, 0.0, 1.0)
+
+
 @_activation(lambda x, y: _hard_sigmoid(x) + np.where((x > -3) & (x < 3), x / 6.0, 0.0))
 def hard_silu(x: Any) -> Any:
     """x hard_sigmoid(x); also named ``hard_swish``."""

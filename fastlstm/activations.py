@@ -21,6 +21,7 @@ from .activation_formulas import (
     glu,
     hard_shrink,
     hard_sigmoid,
+    hard_sigmoid_keras2,
     hard_silu,
     hard_tanh,
     leaky_relu,
@@ -62,6 +63,7 @@ __all__ = [
     "glu",
     "hard_shrink",
     "hard_sigmoid",
+    "hard_sigmoid_keras2",
     "hard_silu",
     "hard_swish",
     "hard_tanh",
@@ -98,8 +100,8 @@ _BY_FUNCTION = {id(row.function): row for row in TABLE.values()}
 
 
 def names() -> list[str]:
-    """Every name that ``get`` takes, aliases included, in alphabetical order."""
-    return sorted([*TABLE, *_ALIASES])
+    """Every name that Keras 3 knows, aliases included, in alphabetical order. ``get`` also takes "hard_sigmoid_keras2"."""
+    return sorted([*(name for name in TABLE if not name.endswith("_keras2")), *_ALIASES])
 
 
 def get(identifier: Any) -> Callable[..., Any]:

@@ -395,3 +395,14 @@ def test_questions_about_an_activation():
     assert activations.name_of(np.tanh) is None
     with pytest.raises(ValueError, match="Unknown activation"):
         activations.name_of("Tanh")
+
+
+def test_hard_sigmoid_of_keras_2():
+    """clip(0.2 x + 0.5), for files of Keras 1 and 2; not among the names of Keras 3."""
+    old = activations.get("hard_sigmoid_keras2")
+    x = np.linspace(-4, 4, 161)
+    np.testing.assert_allclose(old(x), np.clip(0.2 * x + 0.5, 0, 1), rtol=0, atol=1e-15)
+    slope = activations.derivative(old)(x, old(x))
+    np.testing.assert_array_equal(slope, np.where(np.abs(x) < 2.5 - 1e-9, 0.2, 0))
+    assert activations.serialize(old) == "hard_sigmoid_keras2"
+    assert "hard_sigmoid_keras2" not in activations.names()

@@ -50,9 +50,9 @@ def test_not_a_zip(tmp_path):
     refusal(path, "no zip archive")
 
 
-def test_legacy_h5_is_named_as_such():
-    with pytest.raises(ValueError, match=r"stateful\.h5: is an HDF5 file"):
-        fastlstm.load_model(DATA / "stateful.h5")
+def test_a_file_of_weights_is_named_as_such():
+    with pytest.raises(ValueError, match=r"stateful\.weights\.h5: holds weights only"):
+        fastlstm.load_model(DATA / "stateful.weights.h5")
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99, 0.9999])
@@ -200,7 +200,8 @@ def test_json_of_absurd_size(tmp_path):
         (b"{}", "no 'class_name'"),
         (b'{"class_name": 3}', "no 'class_name'"),
         (b'{"class_name": "Sequential"}', "JSON object 'config'"),
-        (b'{"class_name": "Sequential", "config": []}', "JSON object 'config'"),
+        (b'{"class_name": "Sequential", "config": []}', "shape of the model's input"),
+        (b'{"class_name": "Sequential", "config": 3}', "JSON object 'config'"),
         (b'{"class_name": "Sequential", "config": {}}', "'layers'"),
         (b'{"class_name": "Sequential", "config": {"layers": {}}}', "'layers'"),
         (b'{"class_name": "Sequential", "config": {"layers": [1]}}', "'layers'"),
@@ -323,9 +324,11 @@ def test_foreign_layer_inside_a_wrapper(tmp_path):
     refusal(pack(tmp_path / "inner.keras", {**members_of(), CONFIG: config_with(change)}), "outer", "inner", "never executed")
 
 
-def test_functional_model_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"functional_init_state\.keras: the model is of class 'Functional'"):
-        fastlstm.load_model(DATA / "functional_init_state.keras")
+def test_model_of_another_class(tmp_path):
+    def change(config):
+        config.update(class_name="Subclassed")
+
+    refusal(pack(tmp_path / "class.keras", {**members_of(), CONFIG: config_with(change)}), "'Subclassed'", "functional")
 
 
 def test_custom_model_class(tmp_path):

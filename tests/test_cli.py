@@ -262,7 +262,7 @@ def test_wrong_usage(capsys, arguments):
     [
         (["info", "nothing.keras"], "nothing.keras: No such file"),
         (["info", RECORDINGS], "no member 'config.json'"),
-        (["info", str(DATA / "stateful.h5")], "HDF5"),
+        (["info", str(DATA / "stateful.weights.h5")], "weights only"),
         (["predict", SPEAKERS, "nothing.npz"], "nothing.npz: No such file"),
         (["predict", SPEAKERS, SPEAKERS], "must end in .npy, .npz or .csv"),
         (["predict", SPEAKERS, RECORDINGS, "-o", "p.txt"], "p.txt: the output must end in .npy or .csv"),

@@ -353,7 +353,7 @@ def test_input_layer():
     assert list(layer.get_config()) == ["batch_shape", "dtype", "sparse", "ragged", "name", "optional"]
     x = np.arange(3)
     assert layer(x) is x
-    assert layers.Input((4,)).batch_shape == (None, 4)
+    assert layers.Input((4,)).shape == (None, 4)
     assert InputLayer(batch_input_shape=[None, 4]).batch_shape == (None, 4)
     for arguments in (
         {},

@@ -32,9 +32,10 @@ def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
 @pytest.mark.parametrize("name", STATELESS)
-def test_answers_as_in_keras(name):
-    model = fastlstm.load_model(DATA / f"{name}.keras")
+def test_answers_as_in_keras(name, suffix):
+    model = fastlstm.load_model(DATA / f"{name}.{suffix}")
     (x,), (y,) = stored(name)
     close(model(x), y)
     close(model.predict(x, batch_size=2, verbose=0), y)
@@ -47,8 +48,33 @@ def test_path_as_str_and_as_path():
     close(fastlstm.load_model(path)(x), y)
 
 
-def test_stateful_model_carries_its_states_from_call_to_call():
-    model = fastlstm.load_model(DATA / "stateful.keras")
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_functional_model_answers_as_in_keras(suffix):
+    """States from input layers and from another LSTM; three outputs, one of them a state (keras-spec 13.2)."""
+    model = fastlstm.load_model(DATA / f"functional_init_state.{suffix}")
+    assert [layer.name for layer in model.layers] == ["seq", "h0", "c0", "enc", "td", "dec"]
+    inputs, outputs = stored("functional_init_state")
+    for result in (model(inputs), model.predict(inputs, batch_size=2, verbose=0)):
+        assert len(result) == 3
+        for got, want in zip(result, outputs, strict=True):
+            close(got, want)
+
+
+@pytest.mark.parametrize("name", [*STATELESS, "stateful", "functional_init_state"])
+def test_weights_alone(name):
+    """The same numbers from the .weights.h5 file, and from the .h5 in layer order and by name."""
+    model = fastlstm.load_model(DATA / f"{name}.keras")
+    expected = model.get_weights()
+    for file, options in ((f"{name}.weights.h5", {}), (f"{name}.h5", {}), (f"{name}.h5", {"by_name": True})):
+        model.set_weights([np.zeros_like(weight) for weight in expected])
+        model.load_weights(DATA / file, **options)
+        for got, want in zip(model.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_stateful_model_carries_its_states_from_call_to_call(suffix):
+    model = fastlstm.load_model(DATA / f"stateful.{suffix}")
     inputs, outputs = stored("stateful")
     assert model.input_shape[0] == len(inputs[0]) == 2
     for _ in range(2):

@@ -225,7 +225,7 @@ def test_load_weights_takes_all_or_nothing(tmp_path):
     for one, two in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(one, two)
     with pytest.raises(ValueError, match="filepath"):
-        model.load_weights(tmp_path / "m.h5")
+        model.load_weights(tmp_path / "m.npz")
     with pytest.raises(FileNotFoundError, match="none"):
         model.load_weights(tmp_path / "none.weights.h5")
     with pytest.raises(ValueError, match="build"):

@@ -5,6 +5,6 @@ file's name in the message. Nothing from a file is executed, unpickled or unpack
 """
 
 from .hdf5 import read_arrays
-from .keras_file import KerasFile, read_config_file, read_keras_file, read_weights_file
+from .keras_file import KerasFile, LayerArrays, read_config_file, read_keras_file, read_weights_file
 
-__all__ = ["KerasFile", "read_arrays", "read_config_file", "read_keras_file", "read_weights_file"]
+__all__ = ["KerasFile", "LayerArrays", "read_arrays", "read_config_file", "read_keras_file", "read_weights_file"]

@@ -11,8 +11,8 @@ import contextlib
 import io
 import math
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,7 +34,9 @@ def import_h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("reading and writing .keras files needs the package h5py: pip install 'fastlstm[keras]'") from error
+        raise ImportError(
+            "reading and writing .keras and .h5 files needs the package h5py: pip install 'fastlstm[keras]'"
+        ) from error
     return h5py
 
 
@@ -52,8 +54,20 @@ def _naming(file: str, what: str) -> Iterator[None]:
         raise ValueError(f"{file}: cannot read {what}: {reason}") from error
 
 
+class Tree(NamedTuple):
+    """What is in a file: ``arrays`` by path, and the wanted ``attributes`` of each group by its path ("" for the root)."""
+
+    arrays: dict[str, np.ndarray]
+    attributes: dict[str, dict[str, Any]]
+
+
 def read_arrays(data: bytes, file: str, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
-    """All datasets of the HDF5 file ``data`` as {"layers/lstm/cell/vars/0": array, …}.
+    """All datasets of the HDF5 file ``data`` as {"layers/lstm/cell/vars/0": array, …}; see ``read_tree``."""
+    return read_tree(data, file, skip).arrays
+
+
+def read_tree(data: bytes, file: str, skip: tuple[str, ...] = (), wanted: Callable[[str], bool] = lambda name: False) -> Tree:
+    """All datasets of the HDF5 file ``data``, and those attributes of its groups whose name is ``wanted``, as str or list of str.
 
     ``file`` is the name for messages, ``skip`` names top-level groups that are not looked into.
     ValueError for damaged data and for everything that points out of the file or has an absurd size.
@@ -62,7 +76,7 @@ def read_arrays(data: bytes, file: str, skip: tuple[str, ...] = ()) -> dict[str,
     with _naming(file, "its HDF5 data"):
         handle = h5py.File(io.BytesIO(data), "r")
     try:
-        return _read_tree(h5py, handle, _Source(file, len(data)), skip)
+        return _read_tree(h5py, handle, _Source(file, len(data)), skip, wanted)
     finally:
         # Closing a damaged file may fail once more; the first error is the one to report.
         with contextlib.suppress(Exception):
@@ -99,15 +113,18 @@ class _Source:
         return ValueError(f"{self.file}: HDF5 object '{path}' {why}")
 
 
-def _read_tree(h5py: Any, root: Any, source: _Source, skip: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _read_tree(h5py: Any, root: Any, source: _Source, skip: tuple[str, ...], wanted: Callable[[str], bool]) -> Tree:
     """Walks all groups by hand: h5py's own visitors give no say in which links are followed."""
     arrays: dict[str, np.ndarray] = {}
+    attributes: dict[str, dict[str, Any]] = {}
     pending: list[tuple[Any, str, int]] = [(root, "", 0)]
     seen = 0
     while pending:
         group, prefix, depth = pending.pop()
         with _naming(source.file, f"HDF5 group '{prefix or '/'}'"):
             names = [name for name in group if prefix or name not in skip]
+            listed = list(group.attrs)
+        attributes[prefix] = {str(name): _read_attribute(group, name, prefix, source) for name in listed if wanted(name)}
         for name in names:
             path = f"{prefix}/{name}" if prefix else str(name)
             seen += 1
@@ -118,7 +135,34 @@ def _read_tree(h5py: Any, root: Any, source: _Source, skip: tuple[str, ...]) -> 
                 pending.append((item, path, depth + 1))
             else:
                 arrays[path] = _read_dataset(h5py, item, path, source)
-    return arrays
+    return Tree(arrays, attributes)
+
+
+def _read_attribute(group: Any, name: str, path: str, source: _Source) -> Any:
+    """A text or a list of texts. ValueError for anything else, and for more than the file can hold."""
+    what = f"attribute '{name}' of HDF5 group '{path or '/'}'"
+    with _naming(source.file, what):
+        handle = group.attrs.get_id(name)
+        kind, shape = handle.dtype.kind, handle.shape
+        size = math.prod(shape or ()) * handle.dtype.itemsize
+    if not size:
+        return []  # h5py writes an empty list as an array of no floats
+    if kind not in "OSU" or size > source.size:
+        raise ValueError(f"{source.file}: {what} must be text within the file. It has dtype {handle.dtype} and {size} bytes")
+    with _naming(source.file, what):
+        value = group.attrs[name]
+        if isinstance(value, np.ndarray):
+            return [_text(entry) for entry in value.ravel().tolist()]
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    """bytes or str as str; TypeError for anything else."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {type(value).__name__}")
+    return str(value)
 
 
 def _open_item(h5py: Any, group: Any, name: str, path: str, source: _Source) -> Any:

@@ -1,6 +1,8 @@
-"""The ``.keras`` format (keras-spec 13.2): a zip with config.json, metadata.json and model.weights.h5 -> plain dicts and arrays.
+"""Files of Keras -> plain dicts and arrays (keras-spec 13.2): the ``.keras`` format, a zip with config.json, metadata.json and
+model.weights.h5, and the HDF5 files of whole models and of weights (``legacy_h5``).
 
-Used by ``models.saving`` and ``fastlstm info``. Members are read into memory by name; nothing is unpacked to disk.
+Used by ``models.saving`` and ``fastlstm info``. The contents decide what a file is, not its name. Members are read into memory by
+name; nothing is unpacked to disk.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from .hdf5 import import_h5py, read_arrays, unpacked_limit
+from .hdf5 import import_h5py, read_arrays, read_tree, unpacked_limit
+from .legacy_h5 import SKIPPED, LayerArrays, is_by_layer, layers_of, text_of, wanted
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_JSON_BYTES = 16 * 2**20  # a config.json is some kilobytes; parsed JSON takes tens of times its size
@@ -26,22 +29,39 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 class KerasFile(NamedTuple):
-    """What a file holds: ``name`` for messages, ``config`` and ``metadata`` as written, ``arrays`` by HDF5 path."""
+    """What a file holds: ``name`` for messages, ``config`` and ``metadata`` as written, ``arrays`` by HDF5 path.
+
+    ``layers``: in files that keep weights by layer name, the arrays of each layer; None in those that go by path.
+    """
 
     name: str
     config: dict[str, Any]
     metadata: dict[str, Any]
     arrays: dict[str, np.ndarray]
+    layers: list[LayerArrays] | None = None
 
 
 def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
-    """Reads a ``.keras`` file: a path or a binary file object.
+    """Reads a ``.keras`` file or an ``.h5`` file of a whole model: a path or a binary file object.
 
     OSError where the file cannot be opened; ValueError where its contents are malformed, truncated, of absurd size, or point
     out of it; ImportError without h5py. Optimizer state is not read.
     """
     import_h5py()  # first, so that the answer to a missing package does not depend on the file
-    with _opened(file) as (stream, name), _open_zip(stream, name) as archive:
+    with _opened(file) as (stream, name):
+        if _is_hdf5(stream):
+            found = _from_hdf5(stream, name)
+            if not found.config:
+                raise ValueError(
+                    f"{name}: holds weights only, no model: make the model and call `model.load_weights`. The arrays in it: "
+                    f"{', '.join(sorted(found.arrays)[:4])}, …"
+                )
+            return found
+        return _from_zip(stream, name)
+
+
+def _from_zip(stream: IO[bytes], name: str) -> KerasFile:
+    with _open_zip(stream, name) as archive:
         members = _check_members(archive, name, _size(stream))
         config = _read_json(archive, members, CONFIG, name)
         metadata = _read_json(archive, members, METADATA, name) if METADATA in members else {}
@@ -50,12 +70,37 @@ def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
     return KerasFile(name, config, metadata, arrays)
 
 
-def read_weights_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """The arrays of a ``.weights.h5`` file by HDF5 path, without optimizer state. Errors as of ``read_keras_file``."""
+def read_weights_file(path: str | os.PathLike) -> KerasFile:
+    """The weights in a ``.weights.h5``, ``.h5`` or ``.keras`` file; the config may be empty. Errors as of ``read_keras_file``."""
     import_h5py()
     with _opened(path) as (stream, name):
-        data = stream.read()
-    return read_arrays(data, name, skip=("optimizer",))
+        return _from_zip(stream, name) if not _is_hdf5(stream) and name.endswith(".keras") else _from_hdf5(stream, name)
+
+
+def _is_hdf5(stream: IO[bytes]) -> bool:
+    stream.seek(0)
+    return stream.read(8) == _HDF5_MAGIC
+
+
+def _from_hdf5(stream: IO[bytes], name: str) -> KerasFile:
+    """A file of weights, by path or by layer, or of a whole model with its ``model_config``."""
+    stream.seek(0)
+    tree = read_tree(stream.read(), name, SKIPPED, wanted)
+    layers = layers_of(tree, name) if is_by_layer(tree) else None
+    metadata = {key: text for key in ("keras_version", "backend") if (text := text_of(tree, key)) is not None}
+    texts = {key: text_of(tree, key) for key in ("model_config", "training_config")}
+    config, training = (
+        {} if text is None else _parse_json(text.encode(), len(text), f"{name}: {key}") for key, text in texts.items()
+    )
+    if training:
+        config = {**config, "compile_config": compile_config(training)}
+    return KerasFile(name, config, metadata, tree.arrays, layers)
+
+
+def compile_config(training: dict[str, Any]) -> dict[str, Any]:
+    """What an .h5 file says about compiling, with the names of a .keras file's ``compile_config``."""
+    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    return {"optimizer": training.get("optimizer_config"), **{name: training.get(name) for name in names}}
 
 
 @contextlib.contextmanager
@@ -102,9 +147,9 @@ def _open_zip(stream: IO[bytes], name: str) -> zipfile.ZipFile:
         raise ValueError(f"{name}: the file is empty")
     stream.seek(0)
     head = stream.read(8)
-    if head == _HDF5_MAGIC:
-        raise ValueError(f"{name}: is an HDF5 file (legacy .h5 or weights only), expected the .keras format")
-    what = "the zip archive is truncated or damaged" if head[:2] == b"PK" else "is not a .keras file (no zip archive)"
+    what = (
+        "the zip archive is truncated or damaged" if head[:2] == b"PK" else "is neither a .keras file (no zip archive) nor HDF5"
+    )
     with _naming(name, what):
         return zipfile.ZipFile(stream)
 

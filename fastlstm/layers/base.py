@@ -20,6 +20,7 @@ from ..arrays import cast, require_array
 from ..serialization import to_snake_case
 from ..variable import Variable
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .symbolic import calls_of, is_symbolic, symbolic_call
 
 _name_counts: collections.Counter = collections.Counter()
 _name_lock = threading.Lock()
@@ -258,7 +259,12 @@ class Layer:
         return cast(require_array(inputs, name), self.storage_dtype)
 
     def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
-        """Runs the layer. ``mask`` [N,T] is used by layers that know masks, ``training`` switches dropout on."""
+        """Runs the layer. ``mask`` [N,T] is used by layers that know masks, ``training`` switches dropout on.
+
+        Of a symbolic tensor (``Input(…)``) it makes another one, for ``Model(inputs, outputs)``.
+        """
+        if is_symbolic(inputs):
+            return symbolic_call(self, inputs, mask=mask, training=training)
         x = self._as_input(inputs)
         if not self.built:
             self.build_once(x.shape)
@@ -318,6 +324,31 @@ class Layer:
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         """Shape of the output for an input shape; None entries stay None. Default: the same."""
         return tuple(input_shape)
+
+    # -- symbolic calls -------------------------------------------------------------------------------------------
+    def symbolic_output_shape(self, shapes: Any, options: dict[str, Any]) -> Any:
+        """Shape of what a call with these options returns; a list of shapes where it returns several arrays."""
+        return self.compute_output_shape(shapes)
+
+    def symbolic_dtype(self, inputs: Any) -> str:
+        """Name of the dtype of what the layer makes of symbolic ``inputs``."""
+        return self.compute_dtype
+
+    @property
+    def input(self) -> Any:
+        """What the layer was called with in a model of symbolic tensors. AttributeError where it was not."""
+        return self._first_call("input").inputs
+
+    @property
+    def output(self) -> Any:
+        """What the layer returned there; ``Model(model.input, layer.output)`` is a model that ends at this layer."""
+        return self._first_call("output").structure
+
+    def _first_call(self, what: str) -> Any:
+        nodes = calls_of(self)
+        if not nodes:
+            raise AttributeError(f'The layer "{self.name}" has never been called on a symbolic tensor and thus has no {what}')
+        return nodes[0]
 
     # -- config ---------------------------------------------------------------------------------------------------
     def get_config(self) -> dict:

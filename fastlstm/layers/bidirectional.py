@@ -15,6 +15,7 @@ from .. import initializers
 from ..arrays import cast, first_mask
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .symbolic import is_symbolic, symbolic_call
 from .wrapper import build_inner, inner_layer, serialize
 
 MERGE_MODES = ("concat", "sum", "mul", "ave", None)
@@ -118,6 +119,8 @@ class Bidirectional(Layer):
 
     def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:  # type: ignore[override]
         """Runs both directions; see the class. ``initial_state`` of fewer than four arrays raises IndexError."""
+        if is_symbolic(sequences):
+            return symbolic_call(self, sequences, initial_state=initial_state, mask=mask, training=training)
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)

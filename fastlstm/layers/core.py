@@ -19,6 +19,7 @@ from ..random import SeedGenerator, dropout_mask
 from .base import Layer
 from .checks import check_min_rank, data_format_of, floats_to
 from .gradients import activated
+from .symbolic import KerasTensor, input_tensor
 
 
 def _shape(value: Any, name: str) -> tuple[int | None, ...]:
@@ -61,7 +62,7 @@ class InputLayer(Layer):
         batch_shape = kwargs.pop("batch_input_shape", batch_shape)
         super().__init__(dtype=dtype, name=name, **kwargs)
         if input_tensor is not None:
-            raise ValueError("The argument `input_tensor` of InputLayer must be None: fastlstm has no symbolic tensors")
+            raise ValueError("The argument `input_tensor` of InputLayer must be None: a new symbolic tensor is always made")
         if sparse or ragged:
             raise ValueError(f"InputLayer takes dense arrays only. Received: sparse={sparse!r}, ragged={ragged!r}")
         if batch_shape is not None and (shape is not None or batch_size is not None):
@@ -102,9 +103,9 @@ def Input(
     name: str | None = None,
     tensor: Any = None,
     optional: bool = False,
-) -> InputLayer:
-    """An InputLayer, for ``Sequential([Input(shape=(10, 4)), …])``; Keras would return a symbolic tensor here."""
-    return InputLayer(shape, batch_size, dtype, sparse, ragged, batch_shape, tensor, optional, name)
+) -> KerasTensor:
+    """A symbolic tensor: the input of a ``Model``, also ``Sequential([Input(shape=(10, 4)), …])``. Arguments as InputLayer's."""
+    return input_tensor(InputLayer(shape, batch_size, dtype, sparse, ragged, batch_shape, tensor, optional, name))
 
 
 class Masking(Layer):

@@ -18,6 +18,7 @@ from ..spec import RecurrentSpec, check_use_cudnn
 from ..variable import Variable
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .symbolic import is_symbolic, symbolic_call
 
 _FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -121,6 +122,8 @@ class RecurrentLayer(Layer):
             result = plan(sequences, initial_state, mask, out)
             if result is not None:
                 return result
+        if is_symbolic(sequences):
+            return symbolic_call(self, sequences, initial_state=initial_state, mask=mask, training=training)
         x, mask, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
         revision, spec = (self._revision, self.cell.revision), self.spec
         choice = selector.select(spec, x, mask, training=masks is not None)

@@ -10,6 +10,9 @@ from typing import Any
 from ..serialization import deserialize_object, serialize_object
 from .base import Layer
 
+# Where Keras keeps its models; everything else is in keras.layers.
+_MODULES = {"Sequential": "keras", "Functional": "keras.src.models.functional"}
+
 
 def build_inner(owner: Layer, layer: Layer, input_shape: Any) -> None:
     """Builds ``layer`` inside ``owner``: the paths of its variables get the owner's name in front.
@@ -25,9 +28,10 @@ def build_inner(owner: Layer, layer: Layer, input_shape: Any) -> None:
 
 def serialize(layer: Layer) -> dict:
     """The 4-key dict of a layer: module, class_name, config, registered_name (keras-spec 13)."""
-    config = serialize_object(layer, "keras" if type(layer).__name__ == "Sequential" else "keras.layers")
+    class_name = type(layer).__name__
+    config = serialize_object(layer, _MODULES.get(class_name, "keras.layers"))
     assert config is not None
-    return config
+    return {**config, "registered_name": "Functional"} if class_name == "Functional" else config
 
 
 def deserialize(config: Any) -> Layer:

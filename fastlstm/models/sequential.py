@@ -5,8 +5,6 @@ In terms of ``layers``; made by callers and by ``models.saving``. A Sequential i
 
 from __future__ import annotations
 
-import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,32 +14,22 @@ from ..arrays import require_array
 from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
 from ..layers.base import shape_tuple
 from ..layers.gradients import Pullback
+from ..layers.nest import is_several_shapes
+from ..layers.symbolic import KerasTensor, is_symbolic, symbolic_call
 from ..layers.wrapper import build_inner, inner_layer, serialize
-from ..training.trainer import Trainer
-from .summary import summary_lines
-
-_thread = threading.local()
+from .base import Model, last_masks
 
 
-def _masks() -> weakref.WeakKeyDictionary:
-    """The mask that came out of this thread's last call of each model."""
-    if not hasattr(_thread, "masks"):
-        _thread.masks = weakref.WeakKeyDictionary()
-    return _thread.masks
-
-
-class Sequential(Trainer):
+class Sequential(Model):
     """A linear stack of layers.
 
-    Args: ``layers``: an iterable of layers, the first may be an ``InputLayer``, which builds the model at once; without it the
-    first call builds it. ``trainable``, ``name``.
+    Args: ``layers``: an iterable of layers, the first may be an ``InputLayer`` or ``Input(…)``, which builds the model at once;
+    without it the first call builds it. ``trainable``, ``name``.
 
     Call: ``model(x, mask=None, training=False)``. The mask that a Masking or Embedding layer makes goes on to the layers
     after it (keras-spec 6.6). ValueError for a layer that returns several arrays anywhere but at the end, and for two
     layers of one name.
     """
-
-    supports_masking = True
 
     def __init__(self, layers: Any = None, trainable: bool = True, name: str | None = None):
         super().__init__(trainable=trainable, name=name)
@@ -63,6 +51,8 @@ class Sequential(Trainer):
         ValueError for what is no layer, for a name that is taken, for a second InputLayer, and for a layer that does not fit
         (the model is then as it was).
         """
+        if isinstance(layer, KerasTensor) and isinstance(layer.node.layer, InputLayer):
+            layer = layer.node.layer
         if not isinstance(layer, Layer):
             raise ValueError(
                 f"Only layers can be added to a Sequential model. Received: {layer!r} (of type {type(layer).__name__})"
@@ -97,20 +87,6 @@ class Sequential(Trainer):
             self._rebuild()
         return layer
 
-    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """The layer of that name, or at that place in ``layers``. ValueError unless exactly one is given and found."""
-        if (name is None) == (index is None):
-            raise ValueError(f"Provide either a layer name or a layer index. Received: name={name!r}, index={index!r}")
-        layers = self.layers
-        if index is not None:
-            if not -len(layers) <= index < len(layers):
-                raise ValueError(f"Was asked to retrieve the layer at index {index}, but the model only has {len(layers)} layers")
-            return layers[index]
-        for layer in self._stack:
-            if layer.name == name:
-                return layer
-        raise ValueError(f"No such layer: {name!r}. Existing layers are: {[layer.name for layer in layers]}")
-
     def _set_stack(self, stack: list[Layer]) -> None:
         self._stack, self._shapes, self.built = stack, [], False
         self._layers = list({id(layer): layer for layer in stack}.values())  # a layer used twice has its weights once
@@ -141,13 +117,13 @@ class Sequential(Trainer):
         """Output shapes of all entries of the stack for an input shape."""
         shapes: list[Any] = []
         for layer in self._stack:
-            if shapes and _is_several(shapes[-1]):
+            if shapes and is_several_shapes(shapes[-1]):
                 raise _several(self._stack[len(shapes) - 1])
             before = shapes[-1] if shapes else shape
             if build:
                 build_inner(self, layer, before)
             after = layer.compute_output_shape(before)
-            shapes.append([tuple(s) for s in after] if _is_several(after) else tuple(after))
+            shapes.append([tuple(s) for s in after] if is_several_shapes(after) else tuple(after))
         return shapes
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -168,11 +144,6 @@ class Sequential(Trainer):
         return self._shapes[-1]
 
     @property
-    def stateful(self) -> bool:
-        """True if any layer carries its state from call to call."""
-        return any(getattr(layer, "stateful", False) for layer in self._stack)
-
-    @property
     def static_batch_size(self) -> int | None:
         """The batch size that a stateful model was built for, else None."""
         return self.input_shape[0] if self.built and self.stateful else None
@@ -184,6 +155,8 @@ class Sequential(Trainer):
 
     def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         """Runs all layers. Returns the last one's output."""
+        if is_symbolic(inputs):
+            return symbolic_call(self, inputs, mask=mask, training=training)
         x = self._as_input(inputs)
         if not self.built:
             # A later call may have another batch size, unless states are kept for every sample.
@@ -203,7 +176,7 @@ class Sequential(Trainer):
                 raise _several(layer)
             mask = layer.mask_after_call(x, mask)
             x = y
-        _masks()[self] = mask
+        last_masks()[self] = mask
         return x
 
     def vjp(self, inputs: Any, mask: Any = None, training: bool = True) -> tuple[Any, Pullback]:
@@ -248,10 +221,6 @@ class Sequential(Trainer):
             f'Invalid input shape for model "{self.name}". Expected shape {expected}. Received: inputs.shape={x.shape}'
         )
 
-    def mask_after_call(self, inputs: Any, mask: Any) -> Any:
-        """As the layers said in the call: running them again would draw dropout and carry states a second time."""
-        return _masks().get(self)
-
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask that the last layer gives on. Runs only the layers before the last one that makes a mask of its values."""
         layers = self.layers
@@ -264,39 +233,9 @@ class Sequential(Trainer):
             mask = after
         return mask
 
-    # -- files ------------------------------------------------------------------------------------------------------
-    def save(self, filepath: Any, overwrite: bool = True) -> None:
-        """Writes a ``.keras`` file that Keras 3 and ``load_model`` open: layers, weights, and what ``compile`` was told.
-
-        ``filepath``: a path that ends in ".keras", or a binary file object. The file appears complete or not at all. The state
-        of the optimizer and carried states are not in it. ValueError for another suffix and before build, FileExistsError
-        with ``overwrite=False``, OSError where it cannot be written, ImportError without h5py.
-        """
-        from .writing import save_model
-
-        save_model(self, filepath, overwrite)
-
-    def save_weights(self, filepath: Any, overwrite: bool = True) -> None:
-        """Writes the weights alone to a ".weights.h5" file; errors as of ``save``."""
-        from .writing import save_weights
-
-        save_weights(self, filepath, overwrite)
-
-    def load_weights(self, filepath: Any) -> None:
-        """Takes the weights of a ".weights.h5" or ".keras" file of a model of the same layers.
-
-        ValueError, naming the file, where it is damaged or does not fit (the model is then as it was).
-        """
-        from .saving import load_weights
-
-        load_weights(self, filepath)
-
     # -- reports and config -----------------------------------------------------------------------------------------
-    def summary(self, *, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Prints a table of the layers, their output shapes and numbers of parameters, one line at a time by ``print_fn``."""
-        shapes = self._shapes[len(self._stack) - len(self.layers) :] if self.built else None
-        for line in summary_lines(self, shapes, line_length):
-            (print_fn or print)(line)
+    def _summary_columns(self) -> tuple[list | None, list[str] | None]:
+        return (self._shapes[len(self._stack) - len(self.layers) :] if self.built else None), None
 
     def get_config(self) -> dict:
         """Name, trainable, dtype, the layers' 4-key dicts (InputLayer included) and ``build_input_shape`` once built."""
@@ -319,11 +258,6 @@ class Sequential(Trainer):
             model.build(config["build_input_shape"])
         model._trainable = bool(config.get("trainable", True))  # the layers bring their own
         return model
-
-
-def _is_several(shape: Any) -> bool:
-    """True for the shapes of several outputs, False for one shape."""
-    return any(isinstance(entry, (tuple, list)) for entry in shape)
 
 
 def _several(layer: Layer) -> ValueError:

@@ -1,4 +1,4 @@
-"""The table that ``Sequential.summary`` prints: layers, output shapes, numbers of parameters. Knows layers, prints nothing."""
+"""The table that ``Model.summary`` prints: layers, output shapes, numbers of parameters. Knows layers, prints nothing."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from ..tables import human_bytes, shape_text, table
 _HEADER = ("Layer (type)", "Output Shape", "Param #")
 
 
-def summary_lines(model: Any, shapes: list | None, line_length: int | None = None) -> list[str]:
+def summary_lines(
+    model: Any, shapes: list | None, connected: list[str] | None = None, line_length: int | None = None
+) -> list[str]:
     """Lines of the table of ``model.layers``.
 
-    ``shapes``: output shape of each layer, None before the model is built ("?" then); ``line_length``: width of the rules;
-    longer lines are cut.
+    ``shapes``: output shape of each layer, None before the model is built ("?" then); ``connected``: what each layer is
+    connected to, in a column of its own, or None; ``line_length``: width of the rules; longer lines are cut.
     """
-    rows = [_row(layer, None if shapes is None else shapes[k]) for k, layer in enumerate(model.layers)]
-    lines = table(rows, header=_HEADER, right=(2,)).split("\n")
+    rows: list[tuple[str, ...]] = [_row(layer, None if shapes is None else shapes[k]) for k, layer in enumerate(model.layers)]
+    header: tuple[str, ...] = _HEADER
+    if connected is not None:
+        rows = [(*row, source) for row, source in zip(rows, connected, strict=True)]
+        header = (*_HEADER, "Connected to")
+    lines = table(rows, header=header, right=(2,)).split("\n")
     totals = _totals(model)
     width = line_length or max(len(line) for line in lines + totals)
     body = [f'Model: "{model.name}"', "=" * width, lines[0], "-" * width, *lines[1:], "=" * width, *totals]

@@ -1,6 +1,6 @@
-"""Sequential -> ``.keras`` and ``.weights.h5`` files, as Keras 3 writes them (keras-spec 13). The other way round: ``saving``.
+"""A model -> ``.keras`` and ``.weights.h5`` files, as Keras 3 writes them (keras-spec 13). The other way round: ``saving``.
 
-In terms of the layers' ``get_config`` and ``io.keras_writer``. Used by ``Sequential.save`` and ``save_weights``.
+In terms of the layers' ``get_config`` and ``io.keras_writer``. Used by ``Model.save`` and ``save_weights``.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ import numpy as np
 from ..layers.base import Layer
 from ..layers.wrapper import serialize
 from ..version import __version__
+from .sequential import Sequential
 from .weight_paths import INNER, groups, holders, variables
 
 if TYPE_CHECKING:
-    from .sequential import Sequential
+    from .base import Model
 
 FORMAT = "3.15.1"  # the version of Keras whose files these are like
 # Layers without weights that Keras builds all the same, and says so in the file.
 _BUILT = ("Cropping1D", "Flatten", "Permute", "RepeatVector", "UpSampling1D", "ZeroPadding1D")
 
 
-def save_model(model: Sequential, filepath: Any, overwrite: bool = True) -> None:
-    """``Sequential.save``."""
+def save_model(model: Model, filepath: Any, overwrite: bool = True) -> None:
+    """``Model.save``."""
     from ..io.keras_writer import write_keras_file
 
     _check_target(filepath, ".keras", overwrite)
@@ -38,8 +39,8 @@ def save_model(model: Sequential, filepath: Any, overwrite: bool = True) -> None
     write_keras_file(filepath, model_config(model), metadata, arrays, names)
 
 
-def save_weights(model: Sequential, filepath: Any, overwrite: bool = True) -> None:
-    """``Sequential.save_weights``."""
+def save_weights(model: Model, filepath: Any, overwrite: bool = True) -> None:
+    """``Model.save_weights``."""
     from ..io.keras_writer import write_weights_file
 
     _check_target(filepath, ".weights.h5", overwrite)
@@ -59,7 +60,7 @@ def _check_target(filepath: Any, suffix: str, overwrite: bool) -> None:
 
 
 # -- weights ------------------------------------------------------------------------------------------------------------
-def _weights(model: Sequential) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _weights(model: Model) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Arrays by HDF5 path, and the layer's name by group. ValueError for models that a file cannot hold."""
     if not model.built:
         raise ValueError(f'The model "{model.name}" has no weights yet: call `model.build(shape)` before saving')
@@ -67,16 +68,22 @@ def _weights(model: Sequential) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ValueError(f'The model "{model.name}" uses one layer in two places, which a file cannot express')
     arrays: dict[str, np.ndarray] = {}
     names = {"vars": model.name}
+    seen: set[int] = set()
     for group, layer in groups(model.layers):
         path = f"layers/{group}"
         names |= {f"{inner}/vars": holder.name for inner, holder in holders(path, layer)}
-        arrays |= {dataset: variable.value for dataset, variable in variables(path, layer)}
+        for dataset, variable in variables(path, layer):
+            if id(variable) not in seen:  # a layer in two models is written where it is met first, as Keras does
+                arrays[dataset] = variable.value
+            seen.add(id(variable))
     return arrays, names
 
 
 # -- config -------------------------------------------------------------------------------------------------------------
-def model_config(model: Sequential) -> dict[str, Any]:
+def model_config(model: Model) -> dict[str, Any]:
     """config.json of a built model, what ``compile`` was told included."""
+    if not isinstance(model, Sequential):
+        return {**serialize(model), "build_config": {"input_shape": None}, "compile_config": model.compile_config()}
     shape = list(model.input_shape)
     return {
         **_entry(model, shape),
@@ -89,7 +96,7 @@ def _entry(layer: Any, input_shape: Any) -> dict[str, Any]:
     """The dict of a layer, inner layers included, with the input shapes that Keras builds it by."""
     entry = serialize(layer)
     config = entry["config"]
-    if hasattr(layer, "layers"):
+    if isinstance(layer, Sequential):
         shapes = [input_shape, *layer._shapes]
         config["layers"] = [_entry(inner, shapes[k]) for k, inner in enumerate(layer._stack)]
     for attribute, key in (("forward_layer", "layer"), ("backward_layer", "backward_layer"), ("layer", "layer")):

@@ -9,7 +9,7 @@ import itertools
 import math
 import numbers
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +18,38 @@ from .. import random
 from ..arrays import require_array
 
 
-class Batch(NamedTuple):
-    """Samples ``x`` [n,…], what they should give ``y`` [n,…] (None: nothing is known), their weights [n] or [n,T], or None."""
+class Samples:
+    """The arrays of a model with several inputs, all of one length: as long as one of them, cut as one array is."""
 
-    x: np.ndarray
+    ndim = 1
+
+    def __init__(self, arrays: list[np.ndarray]):
+        self.arrays = arrays
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.arrays[0].shape[:1]
+
+    def check(self) -> None:
+        """ValueError unless all arrays have a batch axis of one length."""
+        if any(array.ndim == 0 or array.shape[:1] != self.shape for array in self.arrays):
+            raise ValueError(
+                "All inputs of a model must hold the same number of samples. "
+                f"Received: arrays of shapes {[array.shape for array in self.arrays]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def __getitem__(self, part: Any) -> Samples:
+        return Samples([array[part] for array in self.arrays])
+
+
+class Batch(NamedTuple):
+    """Samples ``x`` [n,…] (``Samples`` of a model with several inputs), what they should give ``y`` [n,…] (None: nothing is
+    known), their weights [n] or [n,T], or None."""
+
+    x: Any
     y: np.ndarray | None
     weight: np.ndarray | None
 
@@ -58,8 +86,10 @@ class ArrayBatches:
 class IterableBatches:
     """The batches that somebody else makes: an iterable of x, (x, y) or (x, y, sample_weight); one pass an epoch."""
 
-    def __init__(self, source: Iterable[Any], class_weight: Mapping[int, float] | None = None):
-        self.source, self.class_weight = source, class_weight
+    def __init__(
+        self, source: Iterable[Any], class_weight: Mapping[int, float] | None = None, samples: Callable[[Any], Any] | None = None
+    ):
+        self.source, self.class_weight, self.samples = source, class_weight, samples
 
     def __iter__(self) -> Iterator[Batch]:
         for item in self.source:
@@ -67,7 +97,7 @@ class IterableBatches:
             if not 1 <= len(parts) <= 3:
                 raise ValueError(f"Each item of `x` must be (x, y) or (x, y, sample_weight). Received: {len(parts)} entries")
             x, y, weight = (*parts, None, None)[:3]
-            yield checked(x, y, weight, self.class_weight)
+            yield checked(x if self.samples is None else self.samples(x), y, weight, self.class_weight)
 
 
 class Stream:
@@ -125,7 +155,9 @@ def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | Non
     """The arrays as a Batch. ValueError for no samples, different lengths, and for both kinds of weights at once."""
     if class_weight is not None and weight is not None:
         raise ValueError("The arguments `sample_weight` and `class_weight` cannot both be given")
-    samples = require_array(x, "x")
+    samples: Any = x if isinstance(x, Samples) else require_array(x, "x")
+    if isinstance(samples, Samples):
+        samples.check()
     targets = None if y is None else _array(y, "y")
     if class_weight is not None:
         if targets is None:
@@ -180,4 +212,4 @@ def split(batch: Batch, fraction: float) -> tuple[Batch, Batch]:
 
 def is_arrays(x: Any) -> bool:
     """Whether ``x`` is an array (or something that is refused as one), not an iterable of batches."""
-    return hasattr(x, "__array__") or isinstance(x, (list, tuple, str, Mapping)) or not hasattr(x, "__iter__")
+    return hasattr(x, "__array__") or isinstance(x, (list, tuple, str, Mapping, Samples)) or not hasattr(x, "__iter__")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..layers.base import Layer
 from ..layers.checks import positive_int
+from ..layers.nest import flatten, packed
 from ..progress import Progress, check_verbose
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Trainer(Layer):
         if validation_split and validation_data is None:
             from .batches import checked, split
 
-            train, rest = split(checked(x, y, sample_weight), validation_split)
+            train, rest = split(checked(self._samples(x), y, sample_weight), validation_split)
             (x, y, sample_weight), validation_data = train, tuple(rest)
         stream = self._stream(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
         validation = None
@@ -175,6 +176,10 @@ class Trainer(Layer):
         self.history, listed = self._callbacks(callbacks, verbose, epochs, stream.length())
         loop.fit(self, stream, validation, listed, schedule)
         return self.history
+
+    def _samples(self, x: Any) -> Any:
+        """``x`` as the batches take it: models with several inputs put theirs together."""
+        return x
 
     def _validation(self, data: Any, batch_size: int | None, steps: int | None) -> Stream:
         """The batches of ``validation_data``. ValueError, TypeError that name this argument."""
@@ -224,7 +229,7 @@ class Trainer(Layer):
 
         self.compilation.need_loss()
         self.compilation.reset()
-        loop.train_step(self, checked(x, y, sample_weight, class_weight))
+        loop.train_step(self, checked(self._samples(x), y, sample_weight, class_weight))
         return _answer(self.compilation.result(), return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
@@ -234,7 +239,7 @@ class Trainer(Layer):
 
         self.compilation.need_loss()
         self.compilation.reset()
-        loop.test_step(self, checked(x, y, sample_weight))
+        loop.test_step(self, checked(self._samples(x), y, sample_weight))
         return _answer(self.compilation.result(), return_dict)
 
     def _callbacks(self, callbacks: Any, verbose: Any, epochs: int, steps: int | None) -> tuple[History, Any]:
@@ -272,8 +277,8 @@ class Trainer(Layer):
         if not is_arrays(x):
             if y is not None or weight is not None:
                 raise ValueError("Where `x` is an iterable of batches, `y` and `sample_weight` must come with the batches")
-            return Stream(IterableBatches(x, class_weight), steps)
-        batch = checked(x, y, weight, class_weight)
+            return Stream(IterableBatches(x, class_weight, self._samples), steps)
+        batch = checked(self._samples(x), y, weight, class_weight)
         return Stream(ArrayBatches(batch, self._batch_size(batch_size, len(batch.x)), shuffle), steps)
 
     # -- prediction -----------------------------------------------------------------------------------------------
@@ -311,9 +316,8 @@ class Trainer(Layer):
         listed.call("on_predict_end", {})
         if not parts:
             raise ValueError("The argument `x` is an iterable without batches")
-        if isinstance(parts[0], tuple):
-            return tuple(_joined(list(outputs)) for outputs in zip(*parts, strict=True))
-        return _joined(parts)
+        leaves = [_joined(list(outputs)) for outputs in zip(*map(flatten, parts), strict=True)]
+        return packed(parts[0], leaves)
 
     def predict_on_batch(self, x: Any) -> Any:
         """The model's output for ``x`` [N,…], computed at once."""
