@@ -302,7 +302,7 @@ def foreign(class_name, **keys):
     ("config", "words"),
     [
         (foreign("Lambda", config={"name": "odd", "function": {"class_name": "__lambda__"}}), ("Lambda", "never executed")),
-        (foreign("Attention"), ("Attention", "no such layer")),
+        (foreign("MultiHeadAttention"), ("MultiHeadAttention", "no such layer")),
         (foreign("LSTM", module="my.package", config={"name": "odd", "units": 3}), ("custom class", "my.package")),
         (foreign("LSTM", registered_name="Mine>LSTM", config={"name": "odd", "units": 3}), ("custom class", "Mine>LSTM")),
         (foreign("Popen", module="subprocess", config={"args": ["touch", "x"]}), ("custom class", "subprocess")),

@@ -3,6 +3,8 @@
 Used by ``models`` and by everybody: ``fastlstm.layers.LSTM`` is ``fastlstm.LSTM``.
 """
 
+from .advanced_activations import ELU, LeakyReLU, PReLU, ReLU, Softmax
+from .attention import AdditiveAttention, Attention, Dot, dot
 from .base import Layer
 from .bidirectional import Bidirectional
 from .convlstm1d import ConvLSTM1D
@@ -11,7 +13,25 @@ from .core import Activation, Dropout, Flatten, Input, InputLayer, Masking
 from .dense import Dense
 from .embedding import Embedding
 from .lstm import LSTM, LSTMCell
+from .merging import (
+    Add,
+    Average,
+    Concatenate,
+    Maximum,
+    Minimum,
+    Multiply,
+    Subtract,
+    add,
+    average,
+    concatenate,
+    maximum,
+    minimum,
+    multiply,
+    subtract,
+)
+from .noise import GaussianDropout, GaussianNoise, SpatialDropout1D
 from .normalization import BatchNormalization, LayerNormalization
+from .plain_recurrent import GRU, SimpleRNN
 from .pooling import (
     AveragePooling1D,
     AvgPool1D,
@@ -55,25 +75,55 @@ LAYERS: dict[str, type[Layer]] = {
         TimeDistributed,
         UpSampling1D,
         ZeroPadding1D,
+        ELU,
+        LeakyReLU,
+        PReLU,
+        ReLU,
+        Softmax,
+        AdditiveAttention,
+        Attention,
+        Dot,
+        Add,
+        Average,
+        Concatenate,
+        Maximum,
+        Minimum,
+        Multiply,
+        Subtract,
+        GaussianDropout,
+        GaussianNoise,
+        SpatialDropout1D,
+        GRU,
+        SimpleRNN,
     )
 }
 
 __all__ = [
+    "ELU",
+    "GRU",
     "LAYERS",
     "LSTM",
     "Activation",
+    "Add",
+    "AdditiveAttention",
+    "Attention",
+    "Average",
     "AveragePooling1D",
     "AvgPool1D",
     "BatchNormalization",
     "Bidirectional",
+    "Concatenate",
     "Conv1D",
     "ConvLSTM1D",
     "Convolution1D",
     "Cropping1D",
     "Dense",
+    "Dot",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GlobalAveragePooling1D",
     "GlobalAvgPool1D",
     "GlobalMaxPool1D",
@@ -83,15 +133,33 @@ __all__ = [
     "LSTMCell",
     "Layer",
     "LayerNormalization",
+    "LeakyReLU",
     "Masking",
     "MaxPool1D",
     "MaxPooling1D",
+    "Maximum",
+    "Minimum",
+    "Multiply",
+    "PReLU",
     "Permute",
+    "ReLU",
     "RepeatVector",
     "Reshape",
+    "SimpleRNN",
+    "Softmax",
+    "SpatialDropout1D",
+    "Subtract",
     "TimeDistributed",
     "UpSampling1D",
     "ZeroPadding1D",
+    "add",
+    "average",
+    "concatenate",
     "deserialize",
+    "dot",
+    "maximum",
+    "minimum",
+    "multiply",
     "serialize",
+    "subtract",
 ]

@@ -87,6 +87,11 @@ class Bidirectional(Layer):
         return self.forward_layer.stateful
 
     @property
+    def _state_count(self) -> int:
+        """How many states each layer has: two of an LSTM."""
+        return getattr(self.forward_layer, "state_count", 2)
+
+    @property
     def input_spec(self) -> Any:
         return self.forward_layer.input_spec
 
@@ -124,7 +129,7 @@ class Bidirectional(Layer):
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)
-        forward_state, backward_state = _halves(initial_state)
+        forward_state, backward_state = _halves(initial_state, getattr(self.forward_layer, "state_count", 2))
         y = self.forward_layer(x, initial_state=forward_state, mask=mask, training=training)
         y_rev = self.backward_layer(x, initial_state=backward_state, mask=mask, training=training)
         return self._result(*self._outputs(y, y_rev))
@@ -152,7 +157,7 @@ class Bidirectional(Layer):
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)
-        states, given = _halves(initial_state), initial_state is not None
+        states, given = _halves(initial_state, self._state_count), initial_state is not None
         y, pull = self.forward_layer.vjp(x, initial_state=states[0], mask=mask, training=training)
         y_rev, pull_rev = self.backward_layer.vjp(x, initial_state=states[1], mask=mask, training=training)
         y, y_rev, finals = self._outputs(y, y_rev)
@@ -253,18 +258,15 @@ def _remake(layer: Any, prefix: str, **changes: Any) -> Any:
     return type(layer).from_config(config)
 
 
-def _halves(initial_state: Any) -> tuple[Any, Any]:
-    """([fh, fc], [bh, bc]) of four states, or (None, None). IndexError for fewer than four, ValueError for more."""
+def _halves(initial_state: Any, each: int) -> tuple[Any, Any]:
+    """([fh, fc], [bh, bc]) of four states, or (None, None); ``each``: states of one layer. IndexError for fewer, ValueError for
+    more."""
     if initial_state is None:
         return None, None
     count = len(initial_state) if isinstance(initial_state, Sequence) else 0
-    if count < 4:
-        raise IndexError(
-            "The argument `initial_state` of Bidirectional must be a list of four arrays [forward h, forward c, backward h, "
-            f"backward c]. Received: {f'a list of {count}' if count else type(initial_state).__name__}"
-        )
-    if count > 4:
-        raise ValueError(
-            f"The argument `initial_state` of Bidirectional must be a list of four arrays. Received: a list of {count}"
-        )
-    return list(initial_state[:2]), list(initial_state[2:])
+    expected = "four arrays [forward h, forward c, backward h, backward c]" if each == 2 else "two arrays [forward h, backward h]"
+    if count != 2 * each:
+        got = f"a list of {count}" if count else type(initial_state).__name__
+        wrong = f"The argument `initial_state` of Bidirectional must be a list of {expected}. Received: {got}"
+        raise (IndexError if count < 2 * each else ValueError)(wrong)
+    return list(initial_state[:each]), list(initial_state[each:])

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..layers import InputLayer, Layer
+from ..layers import Bidirectional, InputLayer, Layer
 from ..layers.nest import flatten, mapped
+from ..layers.plain_recurrent import PlainRecurrent
 from ..layers.recurrent import RecurrentLayer
 from ..layers.symbolic import KerasTensor, Node, input_tensor
 from ..layers.wrapper import serialize
@@ -269,7 +270,7 @@ class _Reader:
 
 def _as_called_now(layer: Layer, inputs: list[Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The arguments of a call of Keras 2: an initial state came in the list of inputs, a list of one tensor was that tensor."""
-    recurrent = isinstance(layer, RecurrentLayer) or hasattr(layer, "forward_layer")
+    recurrent = isinstance(layer, RecurrentLayer | PlainRecurrent | Bidirectional)
     if recurrent and len(inputs) > 1:
         return inputs[0], {**options, "initial_state": inputs[1:]}
     several = len(inputs) > 1 or getattr(layer, "takes_list", False)
