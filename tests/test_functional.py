@@ -97,7 +97,8 @@ def test_model_makes_a_functional_one():
     assert isinstance(model, Functional)
     assert isinstance(Sequential(), Model)
     assert model(np.zeros((5, 3), np.float32)).shape == (5, 2)
-    assert Model(inputs=x, outputs=[Dense(2)(x)])(np.zeros((5, 3), np.float32))[0].shape == (5, 2)
+    # As in Keras, a list of one output is that output.
+    assert Model(inputs=[x], outputs=[Dense(2)(x)])(np.zeros((5, 3), np.float32)).shape == (5, 2)
 
 
 def test_what_a_graph_must_be():
@@ -439,7 +440,7 @@ def test_config_of_keras_2():
     x, h, c = (draw(2, *shape, seed=k).astype(np.float32) for k, shape in enumerate([(5, 3), (4,), (4,)]))
     y, state, _ = model.get_layer("l")(x, initial_state=[h, c])
     inner = model.get_layer("inner")
-    for got, want in zip(model([x, h, c]), [inner(state)[0], inner(y)[0]], strict=True):
+    for got, want in zip(model([x, h, c]), [inner(state), inner(y)], strict=True):
         np.testing.assert_array_equal(got, want)
 
 

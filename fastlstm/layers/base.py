@@ -69,6 +69,7 @@ class Layer:
     """
 
     supports_masking = False
+    symbolic_only = True  # a symbolic call takes symbolic tensors only, no constants
 
     def __init__(
         self,

@@ -79,14 +79,14 @@ def symbolic_call(layer: Any, inputs: Any, **options: Any) -> Any:
     ``options``: the call's other arguments; None and False among them count as not given. ValueError where ``inputs`` hold
     anything else than symbolic tensors, and for shapes that the layer does not take.
     """
-    for leaf in flatten(inputs):
+    for leaf in flatten(inputs) if layer.symbolic_only else []:
         if not isinstance(leaf, KerasTensor):
             raise ValueError(
                 f'The inputs of layer "{layer.name}" must be all symbolic or all arrays. Received: a {type(leaf).__name__} '
                 "among symbolic tensors"
             )
     given = {name: value for name, value in options.items() if value is not None and value is not False}
-    shapes = mapped(lambda tensor: tensor.shape, inputs)
+    shapes = mapped(lambda leaf: leaf.shape if isinstance(leaf, KerasTensor) else leaf, inputs)
     layer.build_once(shapes)
     node = Node(layer, inputs, given)
     return node.returns(layer.symbolic_output_shape(shapes, given), layer.symbolic_dtype(inputs))

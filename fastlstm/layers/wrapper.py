@@ -5,6 +5,10 @@ Used by Bidirectional, TimeDistributed and ``models.Sequential``, in terms of La
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..serialization import deserialize_object, serialize_object
@@ -12,6 +16,52 @@ from .base import Layer
 
 # Where Keras keeps its models; everything else is in keras.layers.
 _MODULES = {"Sequential": "keras", "Functional": "keras.src.models.functional"}
+
+
+class _Sharing(threading.local):
+    """Layers that stand in two places of a model: Keras gives both dicts one ``shared_object_id``."""
+
+    written: frozenset[int] = frozenset()
+    read: dict[int, Layer] | None = None
+
+
+_sharing = _Sharing()
+
+
+@contextlib.contextmanager
+def writing_shared(model: Layer) -> Iterator[None]:
+    """Inside, ``serialize`` marks the layers that ``model`` holds in more than one place."""
+    before, counts, pending = _sharing.written, collections.Counter[int](), [model]
+    while pending:
+        for inner in pending.pop()._layers:
+            counts[id(inner)] += 1
+            if counts[id(inner)] == 1:
+                pending.append(inner)
+    _sharing.written = before | {key for key, count in counts.items() if count > 1}
+    try:
+        yield
+    finally:
+        _sharing.written = before
+
+
+@contextlib.contextmanager
+def reading_shared() -> Iterator[None]:
+    """Inside, dicts with one ``shared_object_id`` become one layer."""
+    before, _sharing.read = _sharing.read, {} if _sharing.read is None else _sharing.read
+    try:
+        yield
+    finally:
+        _sharing.read = before
+
+
+def restored(entry: Any, make: Callable[[], Layer]) -> Layer:
+    """The layer that ``make`` makes of a dict, or the one that was made of another dict with the same ``shared_object_id``."""
+    key = entry.get("shared_object_id") if isinstance(entry, Mapping) else None
+    if _sharing.read is None or type(key) is not int:
+        return make()
+    if key not in _sharing.read:
+        _sharing.read[key] = make()
+    return _sharing.read[key]
 
 
 def build_inner(owner: Layer, layer: Layer, input_shape: Any) -> None:
@@ -31,7 +81,11 @@ def serialize(layer: Layer) -> dict:
     class_name = type(layer).__name__
     config = serialize_object(layer, _MODULES.get(class_name, "keras.layers"))
     assert config is not None
-    return {**config, "registered_name": "Functional"} if class_name == "Functional" else config
+    if class_name == "Functional":
+        config["registered_name"] = "Functional"
+    if id(layer) in _sharing.written:
+        config["shared_object_id"] = id(layer)
+    return config
 
 
 def deserialize(config: Any) -> Layer:
@@ -41,7 +95,7 @@ def deserialize(config: Any) -> Layer:
     """
     from . import LAYERS  # at call time: the table names the modules that import this one
 
-    return deserialize_object(config, LAYERS, "layer")
+    return restored(config, lambda: deserialize_object(config, LAYERS, "layer"))
 
 
 def inner_layer(value: Any) -> Layer:

@@ -14,6 +14,7 @@ from ..arrays import require_array
 from ..layers import Embedding, Layer, Masking
 from ..layers.gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from ..layers.nest import flatten, is_several_shapes, mapped, packed
+from ..layers.operations import Operation, is_operation, operation_of
 from ..layers.symbolic import KerasTensor, Node, is_symbolic, symbolic_call
 from ..layers.wrapper import deserialize
 from ..training.batches import Samples
@@ -36,11 +37,14 @@ class Functional(Model):
 
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True):
         super().__init__(name=name)
+        if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+            outputs = outputs[0]  # as in Keras, a list of one output is that output
         self._inputs_structure, self._outputs_structure = inputs, outputs
         self.inputs: list[KerasTensor] = _tensors(inputs, "inputs")
         self.outputs: list[KerasTensor] = _tensors(outputs, "outputs")
         self._graph = Graph(self.inputs, self.outputs)
-        self._layers = list(self._graph.layers)
+        self._steps: list[Any] = list(self._graph.layers)  # operations included
+        self._layers = [layer for layer in self._steps if not isinstance(layer, Operation)]
         self.built = True
         if not trainable:
             self.trainable = False
@@ -146,18 +150,21 @@ class Functional(Model):
             )
         return x
 
-    def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
-        """Runs all layers. ``mask``: one for each input, nested as they are (None: no mask)."""
+    def __call__(self, inputs: Any, mask: Any = None, training: Any = None) -> Any:
+        """Runs all layers. ``mask``: one for each input, nested as they are (None: no mask).
+
+        ``training``: None leaves it to the layers that were called with ``training=True`` when the model was made.
+        """
         if is_symbolic(inputs):
             return symbolic_call(self, inputs, mask=mask, training=training)
 
         def run(node: Node, inputs: Any, mask: Any, options: dict[str, Any]) -> Any:
-            return node.layer(inputs, mask=mask, **{"training": bool(training), **options})
+            return node.layer(inputs, mask=mask, **_with_training(options, training))
 
         arrays = self._arrays(inputs)
         return self._result(self._graph.run(arrays, self._masks(mask), run))
 
-    def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
+    def call(self, x: Any, mask: Any = None, training: Any = None) -> Any:
         return self(x, mask=mask, training=training)
 
     def _samples(self, x: Any) -> Any:
@@ -197,7 +204,7 @@ class Functional(Model):
         def run(node: Node, inputs: Any, mask: Any, options: dict[str, Any]) -> Any:
             if not any(id(tensor) in needed for tensor in node.outputs):
                 return [None] * len(node.outputs)
-            return node.layer(inputs, mask=mask, **options)
+            return node.layer(inputs, mask=mask, **_with_training(options, False))
 
         known = graph.run(arrays, self._masks(mask), run, calls=False)
         return self._nested([known[id(tensor)][1] for tensor in self.outputs])
@@ -211,7 +218,7 @@ class Functional(Model):
         ran: list[tuple[Node, Pullback]] = []
 
         def run(node: Node, inputs: Any, mask: Any, options: dict[str, Any]) -> Any:
-            y, pullback = node.layer.vjp(inputs, mask=mask, **{"training": bool(training), **options})
+            y, pullback = node.layer.vjp(inputs, mask=mask, **_with_training(options, training))
             ran.append((node, pullback))
             return y
 
@@ -269,7 +276,18 @@ class Functional(Model):
     @classmethod
     def from_config(cls, config: Any) -> Any:
         """A new model of ``get_config``'s dict, or of that of older versions. Fresh weights."""
-        return read_functional(config, deserialize)
+        return read_functional(config, _made)
+
+
+def _made(entry: Any) -> Layer:
+    return operation_of(entry) if is_operation(entry) else deserialize(entry)
+
+
+def _with_training(options: dict[str, Any], training: Any) -> dict[str, Any]:
+    """The options of a call: as in Keras 3, what the whole model is told counts more than what the layer was told."""
+    always = options.pop("always_training", False)
+    fixed = options.pop("training", False)
+    return {**options, "training": bool(always or (fixed if training is None else training))}
 
 
 def _tensors(structure: Any, name: str) -> list[KerasTensor]:

@@ -73,12 +73,13 @@ class Graph:
             inputs, options = filled(node.inputs, known), filled(node.options, known)
             mask = given = options.pop("mask", None)
             if given is None:
-                mask = mapped(lambda tensor: known[id(tensor)][1], node.inputs)
+                mask = mapped(lambda leaf: known[id(leaf)][1] if isinstance(leaf, KerasTensor) else None, node.inputs)
                 if all(leaf is None for leaf in flatten(mask)):
                     mask = None
                 alone = not any(isinstance(leaf, KerasTensor) for leaf in flatten(node.options))
                 given = mask if alone or options.pop("keeps_mask", False) else None
-            outputs = run(node, inputs, given, {k: v for k, v in options.items() if k != "keeps_mask"})
+            options.pop("keeps_mask", None)
+            outputs = run(node, inputs, given, options)
             after = (node.layer.mask_after_call if calls else node.layer.compute_mask)(inputs, mask)
             self._keep(node, outputs, after, known)
         return known

@@ -6,15 +6,17 @@ as Keras 1 and 2 did: ``[[[layer, node, tensor, kwargs], …], …]``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..layers import Bidirectional, InputLayer, Layer
 from ..layers.nest import flatten, mapped
+from ..layers.operations import Operation
 from ..layers.plain_recurrent import PlainRecurrent
 from ..layers.recurrent import RecurrentLayer
 from ..layers.symbolic import KerasTensor, Node, input_tensor
-from ..layers.wrapper import serialize
+from ..layers.wrapper import reading_shared, restored, serialize, writing_shared
 
 # A tensor of the config: name of the layer, number of its call, number of its output.
 Place = tuple[str, int, int]
@@ -24,27 +26,41 @@ Make = Callable[[Mapping[str, Any]], Layer]
 # -- model -> config ----------------------------------------------------------------------------------------------------
 def functional_config(model: Any) -> dict[str, Any]:
     """``Functional.get_config``."""
+    with writing_shared(model):
+        return _config(model)
+
+
+def _config(model: Any) -> dict[str, Any]:
     places = _places(model)
 
     def reference(tensor: KerasTensor) -> list:
         return [*places[id(tensor.node)], tensor.index]
 
     def written(leaf: Any) -> Any:
+        if isinstance(leaf, slice):
+            return {"class_name": "__slice__", "config": {"start": leaf.start, "stop": leaf.stop, "step": leaf.step}}
+        if leaf is Ellipsis:
+            return {"class_name": "__ellipsis__", "config": {}}
         if not isinstance(leaf, KerasTensor):
             return leaf
         config = {"shape": list(leaf.shape), "dtype": leaf.dtype, "keras_history": reference(leaf)}
         return {"class_name": "__keras_tensor__", "config": config}
 
     entries = []
-    for layer in model.layers:
+    for layer in model._steps:
         nodes = [node for node in model._graph.all_nodes if node.layer is layer and node.inputs is not None]
-        calls = [{"args": [mapped(written, node.inputs)], "kwargs": mapped(written, node.options)} for node in nodes]
-        if any("keeps_mask" in node.options for node in nodes):
+        if any(key in node.options for node in nodes for key in ("keeps_mask", "always_training")):
             raise ValueError(
-                f'The model "{model.name}" gives layer "{layer.name}" an implicit mask beside its initial state, as Keras 2 did; '
-                "the config of Keras 3 cannot say that"
+                f'The model "{model.name}" of Keras 2 calls layer "{layer.name}" with an implicit mask beside its initial state, '
+                "or with dropout in inference; the config of Keras 3 cannot say that"
             )
-        entries.append({**serialize(layer), "name": layer.name, "inbound_nodes": calls})
+        operation = isinstance(layer, Operation)
+        calls = [
+            {"args": mapped(written, node.inputs if operation else [node.inputs]), "kwargs": mapped(written, node.options)}
+            for node in nodes
+        ]
+        entry = layer.entry() if isinstance(layer, Operation) else serialize(layer)
+        entries.append({**entry, "name": layer.name, "inbound_nodes": calls})
     return {
         "name": model.name,
         "trainable": model.trainable,
@@ -58,7 +74,7 @@ def _places(model: Any) -> dict[int, tuple[str, int]]:
     """Layer and number of each call, by the id of its node. Models inside the model count from 1: Keras gives them a call of
     their own."""
     places: dict[int, tuple[str, int]] = {}
-    for layer in model.layers:
+    for layer in model._steps:
         first = 1 if type(layer) is type(model) else 0
         nodes = [node for node in model._graph.all_nodes if node.layer is layer]
         places |= {id(node): (layer.name, number) for number, node in enumerate(nodes, first)}
@@ -73,6 +89,11 @@ def read_functional(config: Mapping[str, Any], make: Make, legacy: bool = False)
     one output is that output.
     ValueError for what is malformed, for calls in a circle, and for names that do not exist.
     """
+    with reading_shared():
+        return _read(config, make, legacy)
+
+
+def _read(config: Mapping[str, Any], make: Make, legacy: bool) -> Any:
     from .functional import Functional
 
     entries = config.get("layers")
@@ -87,7 +108,7 @@ def read_functional(config: Mapping[str, Any], make: Make, legacy: bool = False)
         nodes = entry.get("inbound_nodes", [])
         if not isinstance(nodes, list):
             raise ValueError(f"the inbound_nodes of layer {name!r} must be a list. Received: {type(nodes).__name__}")
-        layers[name], calls[name] = make(entry), [_parsed(node, name) for node in nodes]
+        layers[name], calls[name] = restored(entry, functools.partial(make, entry)), [_parsed(node, name) for node in nodes]
     ends = [_structure(config.get(key), f"an entry of {key}") for key in ("input_layers", "output_layers")]
     reader = _Reader(layers, calls, _leaves(ends), legacy)
     inputs, outputs = (
@@ -96,16 +117,17 @@ def read_functional(config: Mapping[str, Any], make: Make, legacy: bool = False)
     model = Functional(inputs, outputs, name=config.get("name"))
     # Weights are numbered by the order of the file.
     order = {id(layer): k for k, layer in enumerate(layers.values())}
-    model._layers.sort(key=lambda layer: order[id(layer)])
+    for listed in (model._steps, model._layers):
+        listed.sort(key=lambda layer: order[id(layer)])
     model._trainable = bool(config.get("trainable", True))  # the layers bring their own
     return model
 
 
 class _Call:
-    """A call as the config has it: ``inputs`` and ``options`` with _Ref leaves in place of tensors."""
+    """A call as the config has it: ``arguments`` and ``options`` with _Ref leaves in place of tensors."""
 
-    def __init__(self, inputs: Any, options: dict[str, Any], legacy: bool):
-        self.inputs, self.options, self.legacy = inputs, options, legacy
+    def __init__(self, arguments: list[Any], options: dict[str, Any], legacy: bool):
+        self.arguments, self.options, self.legacy = arguments, options, legacy
 
 
 class _Ref:
@@ -134,11 +156,8 @@ def _parsed(node: Any, name: str) -> _Call:
             arguments = [options.pop(key) for key in ("inputs", "sequences") if key in options]
         if not arguments:
             raise ValueError(f"{where} has no inputs")
-        inputs = _revived(arguments[0], where)
         given = {key: _revived(value, where) for key, value in options.items()}
-        # Keras' own order of the arguments after the first one.
-        given |= {key: _revived(value, where) for key, value in zip(("initial_state", "mask"), arguments[1:], strict=False)}
-        return _Call(inputs, given, legacy=False)
+        return _Call([_revived(argument, where) for argument in arguments], given, legacy=False)
     if not isinstance(node, list) or not node:
         raise ValueError(f"{where} must be an object or a list of tensors. Received: {node!r}")
     tensors = [node] if isinstance(node[0], str) else node
@@ -157,6 +176,11 @@ def _revived(value: Any, where: str) -> Any:
             return _Ref(_mapping(value.get("config"), f"a tensor of {where}").get("keras_history"), f"a tensor of {where}")
         if value.get("class_name") == "__tuple__":
             return tuple(_revived(part, where) for part in value.get("config", {}).get("value", []))
+        if value.get("class_name") == "__slice__":
+            config = _mapping(value.get("config"), f"a slice of {where}")
+            return slice(*(_revived(config.get(key), where) for key in ("start", "stop", "step")))
+        if value.get("class_name") == "__ellipsis__":
+            return Ellipsis
         return {key: _revived(part, where) for key, part in value.items()}
     return [_revived(part, where) for part in value] if isinstance(value, list) else value
 
@@ -184,7 +208,7 @@ def _leaves(structure: Any) -> list[_Ref]:
 
 
 def _refs(call: _Call) -> list[_Ref]:
-    return _leaves([call.inputs, call.options])
+    return _leaves([call.arguments, call.options])
 
 
 class _Reader:
@@ -248,17 +272,25 @@ class _Reader:
         if call is None:
             return input_tensor(layer).node
         swap = lambda leaf: self._made_tensor(leaf) if isinstance(leaf, _Ref) else leaf  # noqa: E731
-        inputs, options = mapped(swap, call.inputs), mapped(swap, call.options)
-        if call.legacy:
-            inputs, options = _as_called_now(layer, inputs, options)
+        arguments, options = mapped(swap, call.arguments), mapped(swap, call.options)
+        training = options.pop("training", False) is True
+        if isinstance(layer, Operation):
+            inputs, options = arguments, _operation_options(layer, options)
+        elif call.legacy:
+            inputs, options = _as_called_now(layer, arguments, options)
+        else:
+            # Keras' own order of the arguments after the first one.
+            inputs, options = arguments[0], {**dict(zip(("initial_state", "mask"), arguments[1:], strict=False)), **options}
         options = {name: value for name, value in options.items() if value is not None and value is not False}
         try:
             made = layer(inputs, **options)
         except TypeError as error:
             raise ValueError(f"layer {layer.name!r} cannot be called as the config says: {error}") from error
         node: Node = flatten(made)[0].node
-        if call.legacy and self.legacy and "initial_state" in options:
+        if self.legacy and "initial_state" in options:
             node.options["keeps_mask"] = True
+        if training:
+            node.options["always_training" if self.legacy else "training"] = True
         return node
 
     def _made_tensor(self, ref: _Ref) -> KerasTensor:
@@ -266,6 +298,14 @@ class _Reader:
         if ref.place[2] >= len(outputs):
             raise ValueError(f"layer {ref.place[0]!r} has {len(outputs)} outputs, the config asks for number {ref.place[2]}")
         return outputs[ref.place[2]]
+
+
+def _operation_options(layer: Operation, options: dict[str, Any]) -> dict[str, Any]:
+    """No options: those of an operation stand in its config. ValueError for others."""
+    given = {name: value for name, value in options.items() if value is not None and name != "training"}
+    if given:
+        raise ValueError(f"the operation {layer.name!r} takes no further arguments. Received: {sorted(given)}")
+    return {}
 
 
 def _as_called_now(layer: Layer, inputs: list[Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..layers import LAYERS
 from ..layers.base import Layer
+from ..layers.operations import is_operation, operation_of
 from .weight_paths import INNER
 
 # Config keys of older (or newer) Keras that mean nothing here, with the values that may be dropped; ANY: whatever it is.
@@ -111,6 +112,8 @@ class Origin:
             raise ValueError(f"{where}: expected an object with the keys 'class_name' and 'config'; it has {sorted(entry)[:8]}")
         if self.custom_class(entry) is not None:
             return {**entry, "config": self._inner(self._named(dict(config)), where)}
+        if is_operation(entry):
+            return dict(entry)
         if class_name == "Lambda":
             raise ValueError(f"{where}: Lambda layers hold Python code, and code from files is never executed")
         self.check_class(entry, where)
@@ -177,6 +180,8 @@ class Origin:
     def made(self, entry: Mapping[str, Any], where: str) -> Layer:
         """The layer of a cleaned dict. ValueError where the caller's class makes none."""
         custom = self.custom_class(entry)
+        if custom is None and is_operation(entry):
+            return operation_of(entry)
         if custom is None:
             return LAYERS[entry["class_name"]].from_config(entry["config"])
         layer = custom.from_config(entry["config"]) if hasattr(custom, "from_config") else custom(**entry["config"])

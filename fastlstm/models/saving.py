@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from ..layers import InputLayer, Layer
+from ..layers.wrapper import reading_shared, restored
 from ..variable import Variable
 from .base import Model
 from .layer_configs import Origin, parse_version
@@ -121,9 +122,10 @@ def _build(file: KerasFile, fresh: bool, custom_objects: Any) -> Any:
     if not isinstance(config, Mapping):
         raise ValueError(f"{file.name}: config.json must have a JSON object 'config'. Received: {type(config).__name__}")
     maker = _Maker(origin, file, fresh)
-    if entry["class_name"] == "Sequential":
-        return maker.sequential(config, _input_shape(config, file))
-    return maker.functional(config)
+    with reading_shared():
+        if entry["class_name"] == "Sequential":
+            return maker.sequential(config, _input_shape(config, file))
+        return maker.functional(config)
 
 
 class _Maker:
@@ -197,9 +199,9 @@ class _Maker:
     def _made(self, entry: Mapping[str, Any], cleaned: dict[str, Any], what: str) -> Layer:
         if self.origin.custom_class(entry) is None:
             if cleaned["class_name"] == "Sequential":
-                return self._inner_sequential(cleaned["config"], what)
+                return restored(entry, lambda: self._inner_sequential(cleaned["config"], what))
             if cleaned["class_name"] == "Functional":
-                return self.functional(cleaned["config"])
+                return restored(entry, lambda: self.functional(cleaned["config"]))
         return self.origin.made(cleaned, what)
 
     def _inner_sequential(self, config: Mapping[str, Any], what: str) -> Sequential:

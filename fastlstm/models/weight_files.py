@@ -64,18 +64,15 @@ def _by_path(model: Any, file: KerasFile, skip_mismatch: bool) -> list[Callable[
     # Files of Keras 2.13 to 2.15 name the list of layers after another attribute.
     older = any(path.startswith("_layer_checkpoint_dependencies/") for path in arrays)
     top = "_layer_checkpoint_dependencies" if older else "layers"
-    taken: set[str] = set()
-    seen: set[int] = set()
+    listed = [(layer, list(variables(f"{top}/{group}", layer))) for group, layer in groups(model.layers)]
+    # A variable that lies in two places (a layer in two models) is kept in one of them.
+    kept = {id(variable) for _, places in listed for path, variable in places if path in arrays}
     parts: list[Callable[[], list[Pair]]] = []
-    for group, layer in groups(model.layers):
-        places = dict(variables(f"{top}/{group}", layer))
-        taken |= set(places)
-        # A layer in two models is kept where it was met first.
-        own = {path: variable for path, variable in places.items() if path in arrays or id(variable) not in seen}
-        seen |= {id(variable) for variable in places.values()}
+    for layer, places in listed:
         where = f"{file.name}: layer {layer.name!r} of class {type(layer).__name__!r}"
+        own = {path: variable for path, variable in places if path in arrays or id(variable) not in kept}
         parts.append(functools.partial(_path_pairs, own, arrays, where))
-    surplus = sorted(set(arrays) - taken)
+    surplus = sorted(set(arrays) - {path for _, places in listed for path, _ in places})
     if surplus and not skip_mismatch:
         for part in parts:  # a misfit of a layer says more than what is left over
             try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..layers.base import Layer
-from ..layers.wrapper import serialize
+from ..layers.wrapper import serialize, writing_shared
 from ..version import __version__
 from .sequential import Sequential
 from .weight_paths import INNER, groups, holders, variables
@@ -82,6 +82,11 @@ def _weights(model: Model) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 # -- config -------------------------------------------------------------------------------------------------------------
 def model_config(model: Model) -> dict[str, Any]:
     """config.json of a built model, what ``compile`` was told included."""
+    with writing_shared(model):
+        return _model_config(model)
+
+
+def _model_config(model: Model) -> dict[str, Any]:
     if not isinstance(model, Sequential):
         return {**serialize(model), "build_config": {"input_shape": None}, "compile_config": model.compile_config()}
     shape = list(model.input_shape)

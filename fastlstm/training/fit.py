@@ -146,7 +146,7 @@ def train_step(model: Any, batch: Batch) -> None:
 def test_step(model: Any, batch: Batch) -> None:
     """The loss and the metrics of one batch."""
     compiled: Compiled = model.compilation
-    y = model(batch.x)
+    y = model(batch.x, training=False)
     mask = output_mask(model, batch.x, y)
     value = compiled.loss_value(batch, y, mask)
     compiled.update(batch, y, mask, value + _penalties(model))

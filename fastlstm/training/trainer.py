@@ -310,7 +310,7 @@ class Trainer(Layer):
         with Progress(total, verbose) as progress:
             for batch in stream.once():
                 listed.call("on_predict_batch_begin", len(parts), {})
-                parts.append(self(batch.x))
+                parts.append(self(batch.x, training=False))
                 listed.call("on_predict_batch_end", len(parts) - 1, {"outputs": parts[-1]})
                 progress.advance()
         listed.call("on_predict_end", {})
