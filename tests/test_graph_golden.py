@@ -12,7 +12,7 @@ import fastlstm
 pytest.importorskip("h5py", reason="reading .keras files needs h5py")
 
 DATA = Path(__file__).parent / "data" / "graphs"
-NAMES = ["merges", "attention", "translator", "recurrent", "glue"]
+NAMES = ["merges", "attention", "translator", "recurrent", "glue", "rows"]
 
 
 def stored(name):

@@ -325,6 +325,6 @@ def test_every_layer_has_been_looked_at():
     # In test_functional, test_merging, test_more_glue and test_plain_recurrent.
     elsewhere = {"Functional", "GRU", "SimpleRNN", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "SpatialDropout1D"}
     elsewhere |= {"Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract", "Dot", "Attention"}
-    elsewhere |= {"AdditiveAttention", "GaussianDropout", "GaussianNoise"}
+    elsewhere |= {"AdditiveAttention", "GaussianDropout", "GaussianNoise", "ConvLSTM2D"}
     tested = {name for name, value in globals().items() if isinstance(value, type) and issubclass(value, layers.Layer)}
     assert set(layers.LAYERS) - recurrent - elsewhere - tested == set()

@@ -93,14 +93,8 @@ def _from_hdf5(stream: IO[bytes], name: str) -> KerasFile:
         {} if text is None else _parse_json(text.encode(), len(text), f"{name}: {key}") for key, text in texts.items()
     )
     if training:
-        config = {**config, "compile_config": compile_config(training)}
+        config = {**config, "training_config": training}
     return KerasFile(name, config, metadata, tree.arrays, layers)
-
-
-def compile_config(training: dict[str, Any]) -> dict[str, Any]:
-    """What an .h5 file says about compiling, with the names of a .keras file's ``compile_config``."""
-    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    return {"optimizer": training.get("optimizer_config"), **{name: training.get(name) for name in names}}
 
 
 @contextlib.contextmanager

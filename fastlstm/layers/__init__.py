@@ -8,6 +8,7 @@ from .attention import AdditiveAttention, Attention, Dot, dot
 from .base import Layer
 from .bidirectional import Bidirectional
 from .convlstm1d import ConvLSTM1D
+from .convlstm2d import ConvLSTM2D
 from .convolution import Conv1D, Convolution1D
 from .core import Activation, Dropout, Flatten, Input, InputLayer, Masking
 from .dense import Dense
@@ -52,6 +53,7 @@ LAYERS: dict[str, type[Layer]] = {
     for cls in (
         LSTM,
         ConvLSTM1D,
+        ConvLSTM2D,
         Activation,
         AveragePooling1D,
         BatchNormalization,
@@ -115,6 +117,7 @@ __all__ = [
     "Concatenate",
     "Conv1D",
     "ConvLSTM1D",
+    "ConvLSTM2D",
     "Convolution1D",
     "Cropping1D",
     "Dense",

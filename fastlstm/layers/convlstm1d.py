@@ -202,7 +202,7 @@ class ConvLSTM1D(RecurrentLayer):
         **kwargs: Any,
     ):
         arguments = locals()
-        cell = ConvLSTM1DCell(
+        cell = self._cell_class(
             **{name: arguments[name] for name in CELL_ARGUMENTS},
             dtype=kwargs.get("dtype"),
             trainable=kwargs.get("trainable", True),
@@ -213,6 +213,7 @@ class ConvLSTM1D(RecurrentLayer):
         flags["zero_output_for_mask"] = kwargs.pop("zero_output_for_mask", False)
         super().__init__(cell, flags, "auto", activity_regularizer=activity_regularizer, **kwargs)
 
+    _cell_class = ConvLSTM1DCell
     filters: int  # forwarded from the cell, as are its other arguments (below)
     data_format: str
 

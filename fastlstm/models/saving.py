@@ -22,6 +22,7 @@ from ..variable import Variable
 from .base import Model
 from .layer_configs import Origin, parse_version
 from .sequential import Sequential
+from .training_configs import compile_config
 
 if TYPE_CHECKING:
     from ..io import KerasFile
@@ -54,9 +55,11 @@ def build_model(file: KerasFile, compile: bool = True, custom_objects: Any = Non
 
     model = _build(file, False, custom_objects)
     assign_file(model, file)
-    compile_config = file.config.get("compile_config")
-    if compile and isinstance(compile_config, Mapping):
-        model.set_compile_config(compile_config, file.name)
+    told, training = file.config.get("compile_config"), file.config.get("training_config")
+    if isinstance(training, Mapping):
+        told = compile_config(training)
+    if compile and isinstance(told, Mapping):
+        model.set_compile_config(told, file.name)
     return model
 
 

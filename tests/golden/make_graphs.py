@@ -116,9 +116,18 @@ def glue():
     return keras.Model(x, outputs, name="glue"), [floats(3, 5, 4)]
 
 
+def rows():
+    """ConvLSTM2D over one row, both ways round."""
+    a, b = keras.Input((4, 1, 6, 2)), keras.Input((4, 6, 1, 2))
+    first, _, c = L.ConvLSTM2D(3, (1, 3), padding="same", return_sequences=True, return_state=True)(a)
+    both = L.Bidirectional(L.ConvLSTM2D(2, (3, 1), strides=(2, 1), activation="relu"))(b)
+    outputs = [first, c, both, L.ConvLSTM2D(2, (1, 2))(first), L.Flatten()(L.ConvLSTM2D(2, (2, 1), dilation_rate=(2, 1))(b))]
+    return keras.Model([a, b], outputs, name="rows"), [floats(3, 4, 1, 6, 2), floats(3, 4, 6, 1, 2)]
+
+
 def main():
     DATA.mkdir(exist_ok=True)
-    for case in (merges, attention, translator, recurrent, glue):
+    for case in (merges, attention, translator, recurrent, glue, rows):
         keras.utils.set_random_seed(5)
         model, inputs = case()
         for weight in model.weights:  # zeros would hide what is mixed up
