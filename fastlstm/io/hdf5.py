@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .hdf5_heaps import damaged_heap
+
 # A weights file of real models unpacks to about its own size; whatever is smaller than MIN_UNPACKED does no harm.
 MAX_RATIO = 100
 MIN_UNPACKED = 64 * 2**20
@@ -73,6 +75,9 @@ def read_tree(data: bytes, file: str, skip: tuple[str, ...] = (), wanted: Callab
     ValueError for damaged data and for everything that points out of the file or has an absurd size.
     """
     h5py = import_h5py()
+    wrong = damaged_heap(data)
+    if wrong is not None:
+        raise ValueError(f"{file}: cannot read its HDF5 data: {wrong}")
     with _naming(file, "its HDF5 data"):
         handle = h5py.File(io.BytesIO(data), "r")
     try:
@@ -123,7 +128,7 @@ def _read_tree(h5py: Any, root: Any, source: _Source, skip: tuple[str, ...], wan
         group, prefix, depth = pending.pop()
         with _naming(source.file, f"HDF5 group '{prefix or '/'}'"):
             names = [name for name in group if prefix or name not in skip]
-            listed = list(group.attrs)
+            listed = [name for name in group.attrs if isinstance(name, str)]  # bytes: a damaged name
         attributes[prefix] = {str(name): _read_attribute(group, name, prefix, source) for name in listed if wanted(name)}
         for name in names:
             path = f"{prefix}/{name}" if prefix else str(name)
@@ -157,11 +162,12 @@ def _read_attribute(group: Any, name: str, path: str, source: _Source) -> Any:
 
 
 def _text(value: Any) -> str:
-    """bytes or str as str; TypeError for anything else."""
+    """bytes or str as str; TypeError for anything else, UnicodeError for bytes that are no text."""
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if not isinstance(value, str):
         raise TypeError(f"expected text, found {type(value).__name__}")
+    value.encode("utf-8")  # h5py hands damaged text on with stand-ins for what it cannot read
     return str(value)
 
 

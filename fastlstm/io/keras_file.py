@@ -90,7 +90,7 @@ def _from_hdf5(stream: IO[bytes], name: str) -> KerasFile:
     metadata = {key: text for key in ("keras_version", "backend") if (text := text_of(tree, key)) is not None}
     texts = {key: text_of(tree, key) for key in ("model_config", "training_config")}
     config, training = (
-        {} if text is None else _parse_json(text.encode(), len(text), f"{name}: {key}") for key, text in texts.items()
+        {} if text is None else parse_json(text.encode(), len(text), f"{name}: {key}") for key, text in texts.items()
     )
     if training:
         config = {**config, "training_config": training}
@@ -193,17 +193,17 @@ def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
     with _opened(path) as (stream, name):
         size = _size(stream)
         stream.seek(0)
-        return _parse_json(stream.read(MAX_JSON_BYTES + 1), size, name)
+        return parse_json(stream.read(MAX_JSON_BYTES + 1), size, name)
 
 
 def _read_json(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], member: str, name: str) -> dict[str, Any]:
     """A JSON member as a dict."""
     size = members[member].file_size
     data = b"" if size > MAX_JSON_BYTES else _read_member(archive, members, member, name)
-    return _parse_json(data, size, f"{name}: {member}")
+    return parse_json(data, size, f"{name}: {member}")
 
 
-def _parse_json(data: bytes, size: int, what: str) -> dict[str, Any]:
+def parse_json(data: bytes, size: int, what: str) -> dict[str, Any]:
     """JSON text as a dict. ValueError for anything else, endless nesting included."""
     if size > MAX_JSON_BYTES:
         raise ValueError(f"{what} declares {size} bytes, at most {MAX_JSON_BYTES} are accepted")

@@ -73,6 +73,20 @@ def fresh_model(file: KerasFile) -> Any:
     return _build(file, True, None)
 
 
+def model_from_json(json_string: str, custom_objects: Any = None) -> Any:
+    """The model of a JSON text that ``model.to_json()`` of Keras 1 to 3 wrote, with weights that its initializers draw.
+
+    ``custom_objects`` as of ``load_model``. ValueError for text that is no model's config.
+    """
+    from ..io.keras_file import KerasFile, parse_json
+
+    if not isinstance(json_string, str):
+        raise TypeError(f"The argument `json_string` must be a str. Received: {type(json_string).__name__}")
+    config = parse_json(json_string.encode(), len(json_string), "the JSON text")
+    version = config.get("keras_version", "3")
+    return _build(KerasFile("the JSON text", config, {"keras_version": version}, {}), True, custom_objects)
+
+
 def load_weights(model: Model, filepath: Any, skip_mismatch: bool = False, by_name: bool = False) -> None:
     """``Model.load_weights``."""
     from ..io import read_weights_file

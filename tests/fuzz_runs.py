@@ -1,0 +1,155 @@
+"""Loads mutated model files, many in one process; run by test_fuzz_files: ``python fuzz_runs.py FOLDER KIND COUNT SEED``.
+
+Prints one JSON line: outcomes, the longest time and the largest growth of memory. Anything but a model, a ValueError or an
+OSError that names the file ends the process with a traceback, as does a file that takes too long or too much memory.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import sys
+import time
+import tracemalloc
+import warnings
+import zipfile
+from pathlib import Path
+
+import fastlstm
+
+SECONDS = 5.0  # for one file, on a busy machine
+MEMORY = 160 * 2**20  # fastlstm lets a file of any size unpack to 64 MiB, twice over for a moment
+DATA = Path(__file__).parent / "data"
+SOURCES = [DATA / "keras3" / name for name in ("bidi_masking_stack", "convlstm_stack", "functional_init_state")]
+SOURCES += [DATA / "graphs" / name for name in ("attention", "recurrent", "translator", "rows")]
+WORDS = [
+    0,
+    -1,
+    1,
+    2**31,
+    10**12,
+    1.5,
+    True,
+    None,
+    "",
+    "LSTM",
+    "Lambda",
+    "x",
+    [],
+    {},
+    [None, 3],
+    [["x", 0, 0]],
+    "hard_sigmoid",
+    "int32",
+]
+
+
+def changed_bytes(data: bytes, draw: random.Random) -> bytes:
+    """Some bytes overwritten, or a piece cut out, doubled or zeroed."""
+    array = bytearray(data)
+    if draw.random() < 0.8:
+        for _ in range(draw.choice((1, 1, 2, 4, 16))):
+            array[draw.randrange(len(array))] = draw.randrange(256)
+        return bytes(array)
+    start = draw.randrange(len(array))
+    end = min(len(array), start + draw.choice((1, 8, 100, 5000)))
+    piece = draw.choice((b"", bytes(array[start:end]) * 2, bytes(end - start)))
+    return bytes(array[:start]) + piece + bytes(array[end:])
+
+
+def changed_json(text: bytes, draw: random.Random) -> bytes:
+    """A config with one to three of its values replaced, removed or moved."""
+    config = json.loads(text)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        places = list(_places(config))
+        holder, key = draw.choice(places)
+        other_holder, other_key = draw.choice(places)
+        what = draw.random()
+        if what < 0.6:
+            holder[key] = draw.choice(WORDS)
+        elif what < 0.8:
+            holder[key] = json.loads(json.dumps(other_holder[other_key]))
+        else:
+            del holder[key]
+    return json.dumps(config).encode()
+
+
+def _places(value):
+    """(holder, key) of everything inside lists and dicts."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], (dict, list)):
+            yield from _places(value[key])
+
+
+def mutated_keras(data: bytes, draw: random.Random) -> bytes:
+    if draw.random() < 0.2:
+        return changed_bytes(data, draw)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if draw.random() < 0.6:
+        members["config.json"] = changed_json(members["config.json"], draw)
+    else:
+        name = draw.choice(("config.json", "model.weights.h5", "model.weights.h5"))
+        members[name] = changed_bytes(members[name], draw)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return buffer.getvalue()
+
+
+def mutated_h5(data: bytes, draw: random.Random) -> bytes:
+    if draw.random() < 0.6:
+        return changed_bytes(data, draw)
+    import h5py
+
+    buffer = io.BytesIO(data)
+    with h5py.File(buffer, "r+") as handle:
+        text = handle.attrs["model_config"]
+        handle.attrs["model_config"] = changed_json(text if isinstance(text, bytes) else text.encode(), draw)
+    return buffer.getvalue()
+
+
+def outcome(path: Path) -> str:
+    """ "model" or "error": a ValueError or OSError of just that class, whose message names the file."""
+    told = None
+    try:
+        fastlstm.load_model(path)
+    except (ValueError, OSError) as error:
+        told = error
+    if told is None:
+        return "model"
+    assert type(told) in (ValueError, OSError), repr(told)[:2000]
+    assert path.name in str(told), str(told)
+    return "error"
+
+
+def main(folder: str, kind: str, count: int, seed: int) -> None:
+    warnings.simplefilter("ignore")
+    draw = random.Random(seed)
+    path = Path(folder) / f"mutated.{kind}"
+    sources = [source.with_suffix(f".{kind}").read_bytes() for source in SOURCES]
+    outcomes = {"model": 0, "error": 0}
+    longest, largest = 0.0, 0
+    for number in range(count):
+        data = (mutated_keras if kind == "keras" else mutated_h5)(draw.choice(sources), draw)
+        path.write_bytes(data)
+        tracemalloc.start()
+        start = time.process_time()
+        try:
+            outcomes[outcome(path)] += 1
+        except BaseException:
+            print(f"mutation {number} of seed {seed}", file=sys.stderr)
+            raise
+        seconds, memory = time.process_time() - start, tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert seconds < SECONDS, f"mutation {number} of seed {seed} took {seconds:.1f} s"
+        assert memory < max(MEMORY, 10 * len(data)), f"mutation {number} of seed {seed} took {memory / 2**20:.0f} MiB"
+        longest, largest = max(longest, seconds), max(largest, memory)
+    print(json.dumps({**outcomes, "seconds": longest, "MiB": largest / 2**20}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
