@@ -110,8 +110,11 @@ class Origin:
             config = {"layers": config} if isinstance(config, list) else config  # as Keras 2.0 to 2.2 wrote a Sequential
         if not isinstance(class_name, str) or not isinstance(config, Mapping):
             raise ValueError(f"{where}: expected an object with the keys 'class_name' and 'config'; it has {sorted(entry)[:8]}")
-        if self.custom_class(entry) is not None:
-            return {**entry, "config": self._inner(self._named(dict(config)), where)}
+        custom = self.custom_class(entry)
+        if custom is not None:
+            ours = isinstance(custom, type) and issubclass(custom, Layer)  # whose constructors refuse what they do not know
+            kept = {key: value for key, value in config.items() if not (ours and _droppable(key, value, class_name))}
+            return {**entry, "config": self._inner(self._of_its_version(self._named(kept), class_name), where)}
         if is_operation(entry):
             return dict(entry)
         if class_name == "Lambda":
