@@ -159,6 +159,8 @@ def sequences_of(data: DataFile, shape: tuple[int | None, ...] | None, timesteps
     x = data.x
     if not data.tabular or shape is None or len(shape) < 3:
         return x
+    if any(isinstance(size, (tuple, list)) for size in shape):
+        raise ValueError(f"{data.name}: the model has {len(shape)} inputs, which this command does not take")
     rows, columns = x.shape
     features = [columns] if len(shape) == 3 and shape[2] is None else [n for n in shape[2:] if n is not None]
     if len(features) != len(shape) - 2:

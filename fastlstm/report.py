@@ -27,13 +27,16 @@ def facts(pairs: list[tuple[str, str]]) -> str:
 # -- models -------------------------------------------------------------------------------------------------------------
 def input_shape(model: Sequential) -> tuple[int | None, ...] | None:
     """Input shape of a built model, batch axis first; None before build."""
-    return tuple(model.input_shape) if model.built else None
+    shape: Any = model.input_shape if model.built else None
+    return tuple(shape.values() if isinstance(shape, dict) else shape) if shape is not None else None
 
 
 def _shapes_text(shape: Any) -> str:
     """One shape, the list of shapes of a layer that returns its states, or None."""
     if shape is None:
         return "unknown"
+    if isinstance(shape, dict):
+        return ", ".join(f"{name} {_shapes_text(one)}" for name, one in shape.items())
     if any(isinstance(entry, (tuple, list)) for entry in shape):
         return ", ".join(shape_text(one) for one in shape)
     return shape_text(shape)
@@ -55,17 +58,28 @@ def _class_text(layer: Any) -> str:
     return f"{name}({_class_text(inner)})" if inner is not None else name
 
 
-def model_text(path: str, model: Sequential, metadata: dict[str, Any]) -> str:
+def _output_shapes(model: Any, shape: Any) -> list[Any]:
+    """The output shape of each layer, None where it is not known."""
+    if not isinstance(model, Sequential):
+        return model._summary_columns()[0]
+    shapes: list[Any] = []
+    for layer in model.layers:
+        before = shapes[-1] if shapes else shape
+        shapes.append(None if before is None else tuple(layer.compute_output_shape(before)))
+    return shapes
+
+
+def model_text(path: str, model: Any, metadata: dict[str, Any]) -> str:
     """The page of ``fastlstm info``."""
     parameters, size = _size(model)
     trainable = sum(v.size for v in model.trainable_weights)
     shape = input_shape(model)
     rows: list[list[str]] = []
-    current: Any = shape
-    for index, layer in enumerate(model.layers, 1):
-        current = None if current is None else tuple(layer.compute_output_shape(current))
+    shapes = _output_shapes(model, shape)
+    current = model.output_shape if not isinstance(model, Sequential) else shapes[-1] if shapes else shape
+    for index, (layer, after) in enumerate(zip(model.layers, shapes, strict=True), 1):
         count = sum(v.size for v in layer.weights)
-        rows.append([str(index), printable(layer.name), _class_text(layer), _shapes_text(current), f"{count:,}"])
+        rows.append([str(index), printable(layer.name), _class_text(layer), _shapes_text(after), f"{count:,}"])
     date, version = (str(metadata.get(key, "unknown")) for key in ("date_saved", "keras_version"))
     head = [
         ("model", f"{printable(model.name)} ({type(model).__name__})"),

@@ -341,3 +341,13 @@ def test_signals_end_the_process_quietly():
     err = closed.stderr.read()
     assert closed.wait(timeout=60) == 141
     assert err == ""
+
+
+@pytest.mark.parametrize("suffix", ["keras", "h5"])
+def test_info_of_a_functional_model(capsys, suffix):
+    code, out, _ = run(capsys, "info", str(DATA / f"functional_init_state.{suffix}"))
+    assert code == 0
+    assert "(Functional)" in out
+    assert "(None, 6, 4), (None, 5), (None, 5)" in out
+    assert re.search(r"enc +LSTM +\(None, 6, 5\), \(None, 5\), \(None, 5\) +200", out)
+    assert "3 inputs" in refused(capsys, "predict", str(DATA / f"functional_init_state.{suffix}"), RECORDINGS)

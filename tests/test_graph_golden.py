@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +58,32 @@ def test_config_round_trip(name):
     again = fastlstm.Model.from_config(model.get_config())
     again.set_weights(model.get_weights())
     check(again, name)
+
+
+IN_KERAS = """
+import sys
+import keras, numpy as np
+for path in sys.argv[1:]:
+    model = keras.saving.load_model(path + ".keras")
+    with np.load(path + ".npz") as stored:
+        inputs = [stored[f"in{k}"] for k in range(len(model.inputs))]
+    outputs = model.predict(inputs if len(inputs) > 1 else inputs[0], verbose=0)
+    np.savez(path + ".npz", **{f"out{k}": np.asarray(y) for k, y in enumerate(outputs)})
+"""
+
+
+def test_keras_opens_what_is_saved(tmp_path):
+    """FASTLSTM_KERAS_PYTHON names a Python that has Keras, where this one has none."""
+    python = os.environ.get("FASTLSTM_KERAS_PYTHON")
+    if python is None:
+        pytest.importorskip("keras", reason="needs Keras 3 here, or in the Python that FASTLSTM_KERAS_PYTHON names")
+    for name in NAMES:
+        fastlstm.load_model(DATA / f"{name}.h5").save(tmp_path / f"{name}.keras")
+        np.savez(tmp_path / f"{name}.npz", **{f"in{k}": x for k, x in enumerate(stored(name)[0])})
+    command = [python or sys.executable, "-c", IN_KERAS, *(str(tmp_path / name) for name in NAMES)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stderr[-3000:]
+    for name in NAMES:
+        with np.load(tmp_path / f"{name}.npz") as answers:
+            for k, want in enumerate(stored(name)[1]):
+                np.testing.assert_allclose(answers[f"out{k}"], want, rtol=0, atol=3e-6, err_msg=f"{name}, output {k}")

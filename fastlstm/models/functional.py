@@ -103,6 +103,11 @@ class Functional(Model):
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shapes of the outputs, nested as they are, for shapes nested as the inputs are."""
         given = [input_shape] if len(self.inputs) == 1 and not is_several_shapes(input_shape) else _shapes(input_shape)
+        if len(given) != len(self.inputs):
+            raise ValueError(
+                f'The model "{self.name}" has {len(self.inputs)} inputs ({", ".join(self.input_names)}). '
+                f"Received: {len(given)} shapes"
+            )
         known: dict[int, Any] = {id(tensor): tuple(shape) for tensor, shape in zip(self.inputs, given, strict=True)}
         shape_of = lambda tensor: known[id(tensor)]  # noqa: E731
         for node in self._graph.nodes:
