@@ -473,3 +473,17 @@ def test_input_layers_serve_as_inputs_of_a_sequential():
     model = Sequential([Input((5, 3)), LSTM(2)])
     assert model.input_shape == (None, 5, 3)
     assert isinstance(model._stack[0], InputLayer)
+
+
+def test_models_of_a_sequentials_layers():
+    stack = Sequential([Input((5, 3)), LSTM(4, return_sequences=True, name="l"), LSTM(2)])
+    start = stack.input
+    inner = Model(start, [stack.get_layer("l").output, stack.output])
+    x = draw(2, 5, 3).astype(np.float32)
+    first, last = inner(x)
+    np.testing.assert_array_equal(first, stack.get_layer("l")(x))
+    np.testing.assert_array_equal(last, stack(x))
+    stack.add(Dense(1))
+    assert stack.output.shape == (None, 1)
+    with pytest.raises(AttributeError, match="before it is built"):
+        _ = Sequential([LSTM(2)]).input

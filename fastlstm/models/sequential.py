@@ -15,7 +15,7 @@ from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
 from ..layers.base import shape_tuple
 from ..layers.gradients import Pullback
 from ..layers.nest import is_several_shapes
-from ..layers.symbolic import KerasTensor, is_symbolic, symbolic_call
+from ..layers.symbolic import KerasTensor, input_tensor, is_symbolic, symbolic_call
 from ..layers.wrapper import build_inner, inner_layer, serialize
 from .base import Model, last_masks
 
@@ -89,6 +89,7 @@ class Sequential(Model):
 
     def _set_stack(self, stack: list[Layer]) -> None:
         self._stack, self._shapes, self.built = stack, [], False
+        self._ends: tuple[Any, Any] | None = None  # symbolic input and output, once somebody asked for them
         self._layers = list({id(layer): layer for layer in stack}.values())  # a layer used twice has its weights once
 
     def _rebuild(self) -> None:
@@ -142,6 +143,26 @@ class Sequential(Model):
         if not self.built:
             raise ValueError(f'Sequential model "{self.name}" has no defined output shape yet')
         return self._shapes[-1]
+
+    @property
+    def input(self) -> Any:
+        """The symbolic input; after it was asked for, the layers' ``output`` is known too. AttributeError before build."""
+        return self._symbolic()[0]
+
+    @property
+    def output(self) -> Any:
+        """The symbolic output. AttributeError before build."""
+        return self._symbolic()[1]
+
+    def _symbolic(self) -> tuple[Any, Any]:
+        if not self.built:
+            raise AttributeError(f'Sequential model "{self.name}" has no symbolic input and output before it is built')
+        if self._ends is None:
+            start = end = input_tensor(self._stack[0])
+            for layer in self.layers:
+                end = layer(end)
+            self._ends = start, end
+        return self._ends
 
     @property
     def static_batch_size(self) -> int | None:
