@@ -64,10 +64,6 @@ cdef inline Py_ssize_t copies(const char *scales) noexcept nogil:
     return 1 if scales == NULL else 4
 
 
-cdef Py_ssize_t unit_blocks(const Sequence *s) noexcept nogil:
-    return (s.F + s.kernels.lanes - 1) // s.kernels.lanes
-
-
 cdef inline Py_ssize_t lanes_used(const Sequence *s) noexcept nogil:
     """Numbers of a vector of dz that enter a product: all W, but for few units only as many as there are."""
     return min(s.F, <Py_ssize_t> s.kernels.lanes)
@@ -101,14 +97,29 @@ cdef void plan_back(const Sequence *s, Backward *b) noexcept nogil:
     b.height = b.steps * s.N * b.Q + s.K * s.dilation
 
 
+cdef inline bint reads_tape(const Backward *b) noexcept nogil:
+    """True where h of a block stands in the tape as the products want it: an unmasked LSTM without recurrent dropout."""
+    return b.Q == 1 and b.s.h_scales == NULL and b.s.mask == NULL
+
+
+cdef inline Py_ssize_t h_rows_size(const Backward *b) noexcept nogil:
+    """Bytes of BackRoom.h_rows: none where the tape is read instead."""
+    return 0 if reads_tape(b) else copies(b.s.h_scales) * b.s.F * b.height * real_size(b.s)
+
+
+cdef inline Py_ssize_t x_rows_size(const Backward *b) noexcept nogil:
+    """Bytes of BackRoom.x_rows: none where the tape is read instead."""
+    return 0 if b.s.x_by_steps else copies(b.s.x_scales) * b.s.stride * b.s.C * b.height * real_size(b.s)
+
+
 cdef Py_ssize_t cut_back(const Backward *b, char *base, BackRoom *room) noexcept nogil:
     """As ``cut``, for the backward pass."""
     cdef const Sequence *s = b.s
     cdef Py_ssize_t size = real_size(s), at = 0, M = s.N * s.S, word = sizeof(ptrdiff_t)
     cdef Py_ssize_t wide = b.steps * s.N * s.R
     room.dz = part(base, &at, unit_blocks(s) * b.steps * s.N * b.Q * 4 * s.kernels.lanes * size)
-    room.h_rows = part(base, &at, copies(s.h_scales) * s.F * b.height * size)
-    room.x_rows = part(base, &at, copies(s.x_scales) * s.stride * s.C * b.height * size)
+    room.h_rows = part(base, &at, h_rows_size(b))
+    room.x_rows = part(base, &at, x_rows_size(b))
     room.product = part(base, &at, M * s.F * size if s.h_scales != NULL else 0)
     room.wide_product = part(base, &at, wide * s.C * size if s.x_scales != NULL else 0)
     room.dy = part(base, &at, M * s.F * size)
@@ -208,11 +219,6 @@ cdef void step_back(const Backward *b, const BackRoom *room, fl_step_back *st, f
         for n in range(p.count):
             m = p.rows[n] * s.F * size
             s.kernels.scale(b.dh + m, room.product + m, s.h_scales + (k * M * s.F * size + m), s.F, k > 0)
-
-
-cdef inline bint reads_tape(const Backward *b) noexcept nogil:
-    """True where h of a block stands in the tape as the products want it: an unmasked LSTM without recurrent dropout."""
-    return b.Q == 1 and b.s.h_scales == NULL and b.s.mask == NULL
 
 
 cdef void gather_block(const Backward *b, const BackRoom *room, Py_ssize_t first, Py_ssize_t steps) noexcept nogil:

@@ -36,8 +36,8 @@ cdef void begin_back(const Backward *b, BackRoom *room) noexcept nogil:
     cdef Py_ssize_t size = real_size(s)
     cut_back(b, b.workspace, room)
     lay_out_back(b, room)
-    memset(room.h_rows, 0, copies(s.h_scales) * s.F * b.height * size)
-    memset(room.x_rows, 0, copies(s.x_scales) * s.stride * s.C * b.height * size)
+    memset(room.h_rows, 0, h_rows_size(b))
+    memset(room.x_rows, 0, x_rows_size(b))
     memset(room.dy, 0, s.N * s.S * s.F * size)
 
 

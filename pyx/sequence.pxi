@@ -84,6 +84,11 @@ cdef inline Py_ssize_t real_size(const Sequence *s) noexcept nogil:
     return s.kernels.bits // 8
 
 
+cdef inline Py_ssize_t unit_blocks(const Sequence *s) noexcept nogil:
+    """Vectors that a row's units fill."""
+    return (s.F + s.kernels.lanes - 1) // s.kernels.lanes
+
+
 cdef inline bint copies_x(const Sequence *s) noexcept nogil:
     """True where a step's x must be padded or transposed before the kernels can read windows of it."""
     return s.x_scales != NULL or s.padded_rows != s.R or (s.channels_first and s.R > 1 and s.C > 1)
@@ -278,6 +283,14 @@ cdef void one_step(const Sequence *s, const Room *room, fl_step *st, Py_ssize_t 
     s.kernels.cell_rows(st)
 
 
+cdef inline void copy_state(const char *start, char *to, Py_ssize_t size) noexcept nogil:
+    """to = start (NULL: zeros)."""
+    if start == NULL:
+        memset(to, 0, size)
+    else:
+        memcpy(to, start, size)
+
+
 cdef void begin_run(const Sequence *s, Room *room) noexcept nogil:
     """Cuts the workspace, fills its tables, and puts the first states where the first step reads them."""
     cdef Py_ssize_t size = real_size(s), states = s.N * s.S * s.F * size
@@ -287,10 +300,7 @@ cdef void begin_run(const Sequence *s, Room *room) noexcept nogil:
     states_into_halo(s, s.h0, room.h[0])
     if s.K > 1:
         states_into_halo(s, NULL, room.h[1])
-    if s.c0 == NULL:
-        memset(s.c, 0, states)
-    else:
-        memcpy(s.c, s.c0, states)
+    copy_state(s.c0, s.c, states)
     memset(room.x, 0, x_copies(s) * s.N * s.padded_rows * s.C * size)
     if s.h_scales != NULL:
         memset(room.scaled_h, 0, 4 * s.N * (s.S + s.K - 1) * s.F * size)

@@ -109,16 +109,8 @@ cdef void run_stream(const Sequence *s) noexcept nogil:
     """All T steps of the path STREAM (N = 1, an LSTM); see run()."""
     cdef StreamRoom room
     begin_stream(s, &room)
-    stream_steps(s, &room, 0, (s.F + s.kernels.lanes - 1) // s.kernels.lanes, NULL)
+    stream_steps(s, &room, 0, unit_blocks(s), NULL)
     end_stream(s, &room)
-
-
-cdef inline void copy_state(const char *start, char *to, Py_ssize_t size) noexcept nogil:
-    """to = start (NULL: zeros)."""
-    if start == NULL:
-        memset(to, 0, size)
-    else:
-        memcpy(to, start, size)
 
 
 cdef Py_ssize_t workspace_size(const Sequence *s) noexcept nogil:

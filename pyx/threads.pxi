@@ -31,10 +31,6 @@ cdef struct Team:
     Room *rooms                         # BY_ROWS: [threads]
 
 
-cdef inline Py_ssize_t units_in_blocks(const Sequence *s) noexcept nogil:
-    return (s.F + s.kernels.lanes - 1) // s.kernels.lanes
-
-
 cdef int choose_team(const Sequence *s, Team *team) noexcept nogil:
     """Settles sharing and threads: no more threads than are allowed, than the call has parts, and than find enough to do."""
     cdef double step = 4.0 * s.F * (s.K * (s.C + s.F) + CELL_WORK) * s.S * s.N
@@ -43,7 +39,7 @@ cdef int choose_team(const Sequence *s, Team *team) noexcept nogil:
     if s.path == BLAS:
         return 1  # BLAS has threads of its own
     if s.path == STREAM:
-        team.sharing, most = BY_UNITS, min(side_by_side, <double> units_in_blocks(s))
+        team.sharing, most = BY_UNITS, min(side_by_side, <double> unit_blocks(s))
     elif s.path == LANES:
         most = min(most, <double> ((s.N + s.kernels.lanes - 1) // s.kernels.lanes))
     elif s.S > 1 and s.x_scales == NULL and s.h_scales == NULL and s.N < <Py_ssize_t> side_by_side:
@@ -168,7 +164,7 @@ cdef void run_share(void *argument, int k) noexcept nogil:
     """What thread number ``k`` of a Team has to do."""
     cdef Team *team = <Team *> argument
     cdef const Sequence *s = team.whole
-    cdef Py_ssize_t blocks = units_in_blocks(s), first = k * blocks // team.threads
+    cdef Py_ssize_t blocks = unit_blocks(s), first = k * blocks // team.threads
     if team.sharing == BY_UNITS:
         stream_steps(s, &team.stream, first, (k + 1) * blocks // team.threads - first, fl_pool_meet)
     elif team.sharing == BY_ROWS:
