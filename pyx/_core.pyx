@@ -8,7 +8,7 @@ import time
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport uint8_t, uintptr_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcpy, memset
 
@@ -115,7 +115,8 @@ cdef extern from "fastlstm/fastlstm.h":
         const void *h
         void *c
         void *h_out
-        const void *mask
+        const void *mask_bytes
+        int mask_step
         void *output
         int zero_output
         int activation, recurrent_activation, rounding
@@ -141,8 +142,8 @@ cdef extern from "fastlstm/fastlstm.h":
                            const void *bias, void *weights, void *lane_bias) noexcept nogil
         void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows,
                          void *out) noexcept nogil
-        ptrdiff_t (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows,
-                                void *out) noexcept nogil
+        void (*mask_bytes)(const unsigned char *mask, ptrdiff_t T, ptrdiff_t first, ptrdiff_t count, ptrdiff_t padded_rows,
+                           void *bytes, int64_t *any, int64_t *all) noexcept nogil
         void (*from_lanes)(const void *inp, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base,
                            ptrdiff_t stride) noexcept nogil
         void (*step_lanes)(const fl_lanes *) noexcept nogil

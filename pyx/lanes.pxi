@@ -9,7 +9,7 @@ cdef struct LaneRoom:
     char *h[2]
     char *c
     char *output
-    char *mask
+    char *mask      # of as many steps as a real has bytes, an integer a row
 
 
 cdef inline Py_ssize_t padded_batch(const Sequence *s) noexcept nogil:
@@ -33,8 +33,10 @@ cdef Py_ssize_t cut_lanes(const Sequence *s, char *base, LaneRoom *room) noexcep
 cdef void run_lanes(const Sequence *s) noexcept nogil:
     """All T steps of the path LANES; see run()."""
     cdef LaneRoom room
-    cdef Py_ssize_t step, time, valid, size = real_size(s), R = padded_batch(s)
+    cdef Py_ssize_t step, time, block = -1, size = real_size(s), R = padded_batch(s)
     cdef int now = 0                    # which of the two buffers holds h
+    cdef bint some = True, whole        # is any row valid in this step, is every one?
+    cdef int64_t anybody = 0, everybody = 0
     cdef fl_lanes st
     cut_lanes(s, s.workspace, &room)
     if s.h0 == NULL:
@@ -55,11 +57,15 @@ cdef void run_lanes(const Sequence *s) noexcept nogil:
         st.output = room.output
     for step in range(s.T):
         time = time_of(s, step)
-        valid = s.N
         if s.mask != NULL:
-            valid = s.kernels.mask_lanes(s.mask + time, s.T, s.N, R, room.mask)
-            st.mask = NULL if valid == s.N and st.output == NULL else room.mask
-        if valid > 0:
+            if block != time // size:
+                block = time // size
+                s.kernels.mask_bytes(s.mask, s.T, block * size, s.N, R, room.mask, &anybody, &everybody)
+            st.mask_step = time - block * size
+            some = (anybody >> 8 * st.mask_step & 255) != 0
+            whole = everybody >> 8 * st.mask_step & 1
+            st.mask_bytes = NULL if whole and st.output == NULL else room.mask
+        if some:
             s.kernels.to_lanes(s.x + time * s.C * size, s.T * s.C, s.N, s.C, R, room.x)
             st.h, st.h_out = room.h[now], room.h[1 - now]
             now = 1 - now

@@ -75,25 +75,39 @@ cdef void transposed_outputs(const Sequence *s, Py_ssize_t step, const char *h) 
                                s.y + (n * s.T + step) * slab * size)
 
 
+cdef inline bint any_step(const unsigned char *mask, Py_ssize_t T) noexcept nogil:
+    """True where one of the T steps of a sample is valid; eight at a time, so that ragged starts are no surprise to the processor."""
+    cdef uint64_t eight
+    while T >= 8:
+        memcpy(&eight, mask, 8)
+        if eight:
+            return True
+        mask, T = mask + 8, T - 8
+    while T > 0:
+        if mask[T - 1]:
+            return True
+        T -= 1
+    return False
+
+
 cdef void last_outputs(const Sequence *s) noexcept nogil:
     """y without return_sequences: h where the sample had a valid step (with zero_output_for_mask: at its last step), else 0."""
-    cdef Py_ssize_t n, t, size = real_size(s), slab = s.S * s.F
+    cdef Py_ssize_t n, slab = s.S * s.F * real_size(s)
     cdef bint valid
+    if s.channels_first:
+        for n in range(s.N):
+            s.kernels.to_lanes(s.h + n * slab, s.F, s.S, s.F, s.S, s.y + n * slab)
+    else:
+        memcpy(s.y, s.h, s.N * slab)
+    if s.mask == NULL:
+        return
     for n in range(s.N):
-        valid = s.mask == NULL
-        if not valid and s.zero_output_for_mask:
+        if s.zero_output_for_mask:
             valid = s.mask[n * s.T + time_of(s, s.T - 1)]
-        elif not valid:
-            for t in range(s.T):
-                if s.mask[n * s.T + t]:
-                    valid = True
-                    break
-        if not valid:
-            memset(s.y + n * slab * size, 0, slab * size)
-        elif s.channels_first:
-            s.kernels.to_lanes(s.h + n * slab * size, s.F, s.S, s.F, s.S, s.y + n * slab * size)
         else:
-            memcpy(s.y + n * slab * size, s.h + n * slab * size, slab * size)
+            valid = any_step(s.mask + n * s.T, s.T)
+        if not valid:
+            memset(s.y + n * slab, 0, slab)
 
 
 cdef void tape_step(const Sequence *s, fl_step *st, Py_ssize_t step, bint carries) noexcept nogil:

@@ -157,6 +157,21 @@ def test_masks_of_whole_rows_and_whole_steps(dtype):
         check(spec, dtype, (weights, x, h, c, np.ascontiguousarray(mask)))
 
 
+@dtypes
+def test_masks_of_every_length(dtype):
+    """Rows in the lanes read a sample's mask four or eight steps at a time; a byte of a mask may be any number but 0."""
+    rng = np.random.default_rng(7)
+    for steps in range(1, 20):
+        sequences, backwards, zero = MODES[steps % 8]
+        spec = spec_of(4, return_sequences=sequences, go_backwards=backwards, zero_output_for_mask=zero)
+        *arrays, mask = problem(18, steps, 2, 4, masked=True)
+        check(spec, dtype, (*arrays, mask))
+        odd = (mask * rng.integers(1, 256, mask.shape)).astype(np.uint8).view(bool)
+        for path in PATHS:
+            for a, b in zip(compiled(path, spec, dtype, *arrays, odd), compiled(path, spec, dtype, *arrays, mask), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
 @settings(max_examples=60)
 @given(
     sizes=st.tuples(st.integers(1, 40), st.integers(1, 12), st.integers(1, 40), st.integers(1, 70)),

@@ -7,6 +7,7 @@
 #define FASTLSTM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Activations by number; the names are Keras' (fastlstm.activations). Elementwise up to FL_ACT_ELEMENTWISE, then over a row. */
 enum fl_activation {
@@ -153,13 +154,14 @@ typedef struct {
 /* One time step with rows in the lanes; padded_rows is a multiple of the table's lanes. */
 typedef struct {
   ptrdiff_t features, units, padded_rows;
-  const void *weights; /* [U][D+U][4], from pack_lanes */
-  const void *bias;    /* [U][4] */
-  const void *x, *h;   /* [D][R], [U][R] */
-  void *c, *h_out;     /* [U][R]: c in and out, h out; h must not be h_out */
-  const void *mask;    /* [R] reals, above 0 where the row counts, or NULL: all do */
-  void *output;        /* [U][R], with a mask: the previous output in, this step's out; or NULL */
-  int zero_output;     /* the output of a masked row is 0 instead of the previous one */
+  const void *weights;    /* [U][D+U][4], from pack_lanes */
+  const void *bias;       /* [U][4] */
+  const void *x, *h;      /* [D][R], [U][R] */
+  void *c, *h_out;        /* [U][R]: c in and out, h out; h must not be h_out */
+  const void *mask_bytes; /* [R], from mask_bytes: the row counts where its byte `mask_step` is not 0; or NULL: all do */
+  int mask_step;
+  void *output;    /* [U][R], with a mask: the previous output in, this step's out; or NULL */
+  int zero_output; /* the output of a masked row is 0 instead of the previous one */
   int activation, recurrent_activation, rounding;
 } fl_lanes;
 
@@ -192,7 +194,8 @@ typedef struct {
   void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
                      void *weights, void *lane_bias);
   void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);
-  ptrdiff_t (*mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t padded_rows, void *out);
+  void (*mask_bytes)(const unsigned char *mask, ptrdiff_t T, ptrdiff_t first, ptrdiff_t count, ptrdiff_t padded_rows, void *bytes,
+                     int64_t *any, int64_t *all);
   void (*from_lanes)(const void *in, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base, ptrdiff_t stride);
   void (*step_lanes)(const fl_lanes *);
   void (*activate_row)(int id, void *z, ptrdiff_t n);                                    /* in place */

@@ -45,40 +45,60 @@ FL_STATIC void FL(from_lanes)(const void *in, ptrdiff_t R, ptrdiff_t count, ptrd
   }
 }
 
-/* out [R] = 1 where the row's mask byte is set, else 0; the byte of row n stands at mask + n*stride. Returns how many are set. */
-FL_STATIC ptrdiff_t FL(mask_lanes)(const unsigned char *mask, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t R, void *out) {
-  ptrdiff_t set = 0;
-  for (ptrdiff_t n = 0; n < count; n++) {
-    const int valid = mask[n * stride] != 0;
-    ((real *)out)[n] = (real)valid;
-    set += valid;
+/* bytes [R]: the mask bytes of each row in the FL_BITS/8 steps from `first` on, side by side in one integer, the first step's lowest.
+ *
+ * mask [count][T]; steps past the end and the lanes from `count` on are 0. One load a row for several steps: gathered step by step, the
+ * bytes of a narrow layer cost as much as a tenth of its arithmetic.
+ * any, all: as the rows' integers; a step's byte of `any` is 0 where no row takes part, the lowest bit of `all` is set only where all do. */
+FL_STATIC void FL(mask_bytes)(const unsigned char *mask, ptrdiff_t T, ptrdiff_t first, ptrdiff_t count, ptrdiff_t R, void *bytes,
+                              int64_t *any, int64_t *all) {
+  enum { STEPS = FL_BITS / 8 };
+  ireal *out = (ireal *)bytes, some = 0, everybody = (ireal)-1;
+  const int whole = T >= STEPS;
+  const ptrdiff_t from = whole && first + STEPS > T ? T - STEPS : first; /* the last, short block is read from further ahead */
+  const int before = 8 * (int)(first - from);
+  mask += from;
+  for (ptrdiff_t n = 0; n < count; n++, mask += T) {
+    uint64_t word = 0;
+    FL_UNROLL
+    for (int k = 0; k < STEPS; k++) /* a single load where whole */
+      if (whole || k < T) word |= (uint64_t)mask[k] << 8 * k;
+    out[n] = (ireal)(word >> before);
+    some |= out[n];
+    everybody &= out[n];
   }
-  for (ptrdiff_t n = count; n < R; n++) ((real *)out)[n] = 0;
-  return set;
+  for (ptrdiff_t n = count; n < R; n++) out[n] = 0;
+  *any = some;
+  *all = everybody;
 }
 
-/* The cell of V row vectors of one unit, which begin at `at` in the state arrays and at lane `first`; masked rows keep h and c. */
-FL_INLINE void FL(finish_lanes)(int kind, int V, const fl_lanes *s, ptrdiff_t at, ptrdiff_t first, vec z[][4]) {
+/* Which lanes of mask bytes have one in place `step`: laid into the fraction of 2.0, it makes the number larger. */
+FL_INLINE vmask FL(has_byte)(const ireal *bytes, int step) {
+  const ivec byte = v_shr(v_bits(v_load((const real *)bytes)), 8 * step) & v_iset(255);
+  return v_lt(v_set(2), v_unbits(byte | v_bits(v_set(2))));
+}
+
+/* The cell of V row vectors of one unit, which begin at `at` in the state arrays; rows that are not valid keep h and c. */
+FL_INLINE void FL(finish_lanes)(int kind, int V, const fl_lanes *s, ptrdiff_t at, const vmask *valid, vec z[][4]) {
   FL_UNROLL
-  for (int v = 0; v < V; v++, at += FL_W, first += FL_W) {
+  for (int v = 0; v < V; v++, at += FL_W) {
     const vec old_c = v_load((real *)s->c + at);
     vec c = old_c, h;
     FL(cell)(kind, s->activation, s->recurrent_activation, s->rounding, z[v], &c, &h);
-    if (s->mask) {
-      const vmask valid = v_lt(v_set(0), v_load((const real *)s->mask + first));
+    if (s->mask_bytes) {
       if (s->output) {
         real *output = (real *)s->output + at;
-        v_store(output, v_select(valid, h, s->zero_output ? v_set(0) : v_load(output)));
+        v_store(output, v_select(valid[v], h, s->zero_output ? v_set(0) : v_load(output)));
       }
-      c = v_select(valid, c, old_c);
-      h = v_select(valid, h, v_load((const real *)s->h + at));
+      c = v_select(valid[v], c, old_c);
+      h = v_select(valid[v], h, v_load((const real *)s->h + at));
     }
     v_store((real *)s->c + at, c);
     v_store((real *)s->h_out + at, h);
   }
 }
 
-FL_INLINE void FL(lane_tile)(int kind, int V, const fl_lanes *s, ptrdiff_t unit, ptrdiff_t first) {
+FL_INLINE void FL(lane_tile)(int kind, int V, const fl_lanes *s, ptrdiff_t unit, ptrdiff_t first, const vmask *valid) {
   vec acc[FL_LANE_VECTORS][4];
   const real *w = (const real *)s->weights + unit * (s->features + s->units) * 4;
   const real *bias = (const real *)s->bias + 4 * unit;
@@ -102,26 +122,29 @@ FL_INLINE void FL(lane_tile)(int kind, int V, const fl_lanes *s, ptrdiff_t unit,
       }
     }
   }
-  FL(finish_lanes)(kind, V, s, unit * s->padded_rows + first, first, acc);
+  FL(finish_lanes)(kind, V, s, unit * s->padded_rows + first, valid, acc);
 }
 
 FL_INLINE void FL(lane_rows)(int kind, const fl_lanes *s) {
   for (ptrdiff_t first = 0; first < s->padded_rows;) {
     const ptrdiff_t left = (s->padded_rows - first) / FL_W;
     const int V = left < FL_LANE_VECTORS ? (int)left : FL_LANE_VECTORS;
+    vmask valid[FL_LANE_VECTORS];
+    if (s->mask_bytes)
+      for (int v = 0; v < V; v++) valid[v] = FL(has_byte)((const ireal *)s->mask_bytes + first + v * FL_W, s->mask_step);
     for (ptrdiff_t unit = 0; unit < s->units; unit++) switch (V) {
         case 1:
-          FL(lane_tile)(kind, 1, s, unit, first);
+          FL(lane_tile)(kind, 1, s, unit, first, valid);
           break;
         case 2:
-          FL(lane_tile)(kind, 2, s, unit, first);
+          FL(lane_tile)(kind, 2, s, unit, first, valid);
           break;
 #if FL_LANE_VECTORS == 4
         case 3:
-          FL(lane_tile)(kind, 3, s, unit, first);
+          FL(lane_tile)(kind, 3, s, unit, first, valid);
           break;
         default:
-          FL(lane_tile)(kind, 4, s, unit, first);
+          FL(lane_tile)(kind, 4, s, unit, first, valid);
           break;
 #endif
       }
