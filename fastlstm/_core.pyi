@@ -100,13 +100,17 @@ def run_backward(
     inputs: bool,
 ) -> tuple[Any, ...]: ...
 
+class Counter:
+    value: int
+    def __init__(self, value: int = 0) -> None: ...
+    def add(self) -> None: ...
+
 class CallPlan:
     def __init__(
         self,
         weights: GateWeights,
-        cell: Any,
-        variables: tuple,
-        versions: tuple,
+        counters: tuple[Counter, ...],
+        counts: tuple[int, ...],
         states: Any,
         rows: tuple | None,
         activation: int,

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from . import _core
+
 
 class Variable:
     """A weight. ``np.asarray(v)``, ``v.value``: read-only values; ``v.numpy()``: a copy; ``v[...] = a``, ``v.assign(a)``: write.
 
     Attributes: ``name`` ("kernel"), ``path`` ("lstm/lstm_cell/kernel"), ``shape``, ``dtype`` (NumPy dtype), ``trainable``,
-    ``regularizer`` and ``constraint`` (callables or None), ``version`` (int, grows with every write).
+    ``regularizer`` and ``constraint`` (callables or None), ``writes`` (the Counter behind ``version``).
     """
 
     def __init__(
@@ -31,12 +33,13 @@ class Variable:
         self._value = _frozen(np.array(value, order="C", copy=True))
         self.name, self.path = name, path or name
         self.trainable, self.regularizer, self.constraint = trainable, regularizer, constraint
-        self.version = 0
+        self.writes = _core.Counter()
 
     shape = property(lambda self: self._value.shape)
     dtype = property(lambda self: self._value.dtype)
     ndim = property(lambda self: self._value.ndim)
     size = property(lambda self: self._value.size)
+    version = property(lambda self: self.writes.value, doc="An int that grows with every write.")
     value = property(lambda self: self._value, doc="The values now, as a read-only array; later writes do not reach it.")
 
     def numpy(self) -> np.ndarray:
@@ -63,7 +66,7 @@ class Variable:
 
     def _replace(self, array: np.ndarray) -> Variable:
         self._value = _frozen(array)
-        self.version += 1
+        self.writes.add()
         return self
 
     def __setitem__(self, key: Any, value: Any) -> None:

@@ -34,6 +34,12 @@ cdef Path path_named(str path) except? BLAS:
     raise ValueError(f"unknown path {path!r}: expected fused, packed or blas")
 
 
+# A workspace of up to this many bytes is on the stack.
+cdef enum: STACK_BYTES = 16384
+# Multiply-adds of a call that keeps the GIL: two or three microseconds on AVX-512, some tens on a small processor.
+cdef double SHORT_WORK = 2e5
+
+
 cdef void start(GateWeights weights, Sequence *s, const Geometry *g, Path path) noexcept:
     """Points ``s`` (N, T, R, C set) to the weights and settles its geometry, path and block."""
     s.kernels = weights.kernels
@@ -58,11 +64,11 @@ cdef void settle_block(Sequence *s, bint projects_ahead) noexcept:
 
 
 cdef int execute(GateWeights weights, Sequence *s) except -1:
-    """Runs ``s`` without the GIL, flushing subnormals; where s.h or s.c is NULL nobody wants the final states."""
+    """Runs ``s``, flushing subnormals, without the GIL unless it is short; s.h, s.c: NULL where nobody wants the states."""
     cdef Py_ssize_t state = padded(s.N * s.S * s.F * real_size(s)), size = workspace_size(s)
-    cdef Buffer workspace
+    cdef char[STACK_BYTES + 64] on_stack
+    cdef Buffer workspace = None
     cdef Team team
-    cdef unsigned long mode
     if s.mask != NULL and memchr(s.mask, 0, s.N * s.T) == NULL:
         s.mask = NULL  # nothing is masked
     if s.h0 == NULL and s.tape_c == NULL and (s.path == FUSED or s.path == HOISTED or s.path == STREAM):
@@ -70,21 +76,37 @@ cdef int execute(GateWeights weights, Sequence *s) except -1:
     team.threads = 1 if fl_pool_size() == 1 else choose_team(s, &team)
     if team.threads > 1:
         size = max(size, plan_team(weights, s, &team, NULL))
-    workspace = weights.take(size + 2 * state)
-    s.workspace = workspace.start
+    if size + 2 * state <= STACK_BYTES:
+        s.workspace = <char *> ((<uintptr_t> on_stack + 63) // 64 * 64)
+    else:
+        workspace = weights.take(size + 2 * state)
+        s.workspace = workspace.start
     if s.h == NULL:
-        s.h = workspace.start + size
+        s.h = s.workspace + size
     if s.c == NULL:
-        s.c = workspace.start + size + state
+        s.c = s.workspace + size + state
     if team.threads > 1:
-        plan_team(weights, s, &team, workspace.start)
-    with nogil:
-        mode = fl_flush_to_zero()
-        if team.threads == 1 or not run_team(&team):
-            run_alone(s)
-        fl_restore_mode(mode)
-    weights.spare.append(workspace)
+        plan_team(weights, s, &team, s.workspace)
+    if is_short(s):
+        flush_and_run(s, &team)
+    else:
+        with nogil:
+            flush_and_run(s, &team)
+    if workspace is not None:
+        weights.spare.append(workspace)
     return 0
+
+
+cdef inline bint is_short(const Sequence *s) noexcept:
+    """True where a call is over so soon that others lose nothing when it keeps the GIL: to give and take it costs 50 ns."""
+    return 4.0 * s.F * s.K * (s.C + s.F) * s.S * s.N * s.T < SHORT_WORK and s.path != BLAS
+
+
+cdef void flush_and_run(const Sequence *s, Team *team) noexcept nogil:
+    cdef unsigned long mode = fl_flush_to_zero()
+    if team.threads == 1 or not run_team(team):
+        run_alone(s)
+    fl_restore_mode(mode)
 
 
 cdef object forward(GateWeights weights, x, h0, c0, mask, tuple state_shape, const Geometry *g, int activation,

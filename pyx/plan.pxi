@@ -5,7 +5,7 @@
 
 cdef inline bint fits(object array, int typenum, int ndim) noexcept:
     """An ndarray (no subclass) of this type and rank, C-contiguous, aligned, native."""
-    return (type(array) is np.ndarray and cnp.PyArray_TYPE(<cnp.ndarray> array) == typenum
+    return (type(array) is cnp.ndarray and cnp.PyArray_TYPE(<cnp.ndarray> array) == typenum
             and cnp.PyArray_NDIM(<cnp.ndarray> array) == ndim and cnp.PyArray_ISCARRAY_RO(<cnp.ndarray> array))
 
 
@@ -18,16 +18,30 @@ cdef inline bint has_shape(object array, int ndim, const cnp.npy_intp *shape) no
     return True
 
 
+cdef class Counter:
+    """A number that only grows: how often a Variable was written, or a cell changed. CallPlans read it without asking Python."""
+    cdef readonly Py_ssize_t value
+
+    def __init__(self, Py_ssize_t value=0):
+        self.value = value
+
+    def add(self):
+        self.value += 1
+
+    def __reduce__(self):
+        return Counter, (self.value,)
+
+
 cdef class CallPlan:
     """One layer's call: ``plan(x, initial_state, mask, out)`` -> the layer's result, or None where the plan does not apply.
 
-    ``variables``: the weights' Variables; the plan lasts as long as their ``versions`` and ``cell.revision`` stay.
+    ``counters``: the Counters of the weights' Variables and of the cell; the plan lasts as long as they stay at ``counts``.
     ``states``: the two carried Variables of a stateful layer, or None. ``rows``: None for an LSTM, else (R, S, stride, dilation,
     pad_left, padded_rows), channels last. Bitwise the same results as lstm_forward and convlstm1d_forward.
     """
     cdef GateWeights weights
-    cdef tuple variables, versions
-    cdef object states, cell, revision
+    cdef tuple counters, counts
+    cdef object states
     cdef Path path
     cdef Geometry geometry
     cdef Py_ssize_t R
@@ -35,11 +49,12 @@ cdef class CallPlan:
     cdef int axes                       # of x: 3, or 4 for a convolution; outputs and states have one or two fewer
     cdef bint go_backwards, return_sequences, return_state, zero_output_for_mask
 
-    def __init__(self, GateWeights weights not None, cell, tuple variables, tuple versions, states, rows, int activation,
+    def __init__(self, GateWeights weights not None, tuple counters, tuple counts, states, rows, int activation,
                  int recurrent_activation, bint go_backwards, bint return_sequences, bint return_state, bint zero_output_for_mask,
                  str path):
-        self.weights, self.variables, self.states, self.path = weights, variables, states, path_named(path)
-        self.versions, self.cell, self.revision = versions, cell, cell.revision
+        if len(counters) != len(counts) or not all(isinstance(counter, Counter) for counter in counters):
+            raise TypeError("counters: expected Counters, as many as counts")
+        self.weights, self.counters, self.counts, self.states, self.path = weights, counters, counts, states, path_named(path)
         self.R = 1 if rows is None else rows[0]
         self.geometry = geometry_of(None if rows is None else rows[1:], self.R, weights.taps)
         self.axes = 3 if rows is None else 4
@@ -50,10 +65,10 @@ cdef class CallPlan:
 
     cdef bint is_current(self) except -1:
         cdef Py_ssize_t k
-        for k in range(len(self.variables)):
-            if self.variables[k].version != self.versions[k]:
+        for k in range(len(self.counters)):
+            if (<Counter> self.counters[k]).value != <Py_ssize_t> self.counts[k]:
                 return False
-        return self.cell.revision == self.revision
+        return True
 
     cdef bint point_to_input(self, Sequence *s, object x) noexcept:
         """N, T, R, C and x; False where x is not what the plan was made for."""

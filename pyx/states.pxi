@@ -76,7 +76,7 @@ cdef void transposed_outputs(const Sequence *s, Py_ssize_t step, const char *h) 
 
 
 cdef inline bint any_step(const unsigned char *mask, Py_ssize_t T) noexcept nogil:
-    """True where one of the T steps of a sample is valid; eight at a time, so that ragged starts are no surprise to the processor."""
+    """True where one of the T steps of a sample is valid; eight at a time, so that ragged starts cost no mispredicted branch."""
     cdef uint64_t eight
     while T >= 8:
         memcpy(&eight, mask, 8)

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "fastlstm"
 
 # From the ground up: a module imports its own storey and those below. A name stands for a module or a package.
 STOREYS = (
+    ("_core",),
     (
         "errors",
         "version",
@@ -37,7 +38,6 @@ STOREYS = (
     ),
     ("activation_formulas", "activations", "initializers", "regularizers", "constraints"),
     ("spec",),
-    ("_core",),
     ("backends",),
     ("selector",),
     ("layers",),
@@ -149,11 +149,11 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
 
 
 def test_io_knows_no_layer() -> None:
-    """io turns files into plain dicts and arrays: it stands on the ground storey alone."""
+    """io turns files into plain dicts and arrays: it stands on the ground storeys alone."""
     for path in sorted((PACKAGE / "io").glob("*.py")):
         for found in imports_of(path):
             if is_ours(found.name) and not found.name.startswith("fastlstm.io"):
-                assert storey(found.name) == 0, f"{path.name}:{found.line} imports {found.name}"
+                assert storey(found.name) <= storey("fastlstm.variable"), f"{path.name}:{found.line} imports {found.name}"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -203,8 +203,8 @@ def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool, r
         return None
     numbers = _activation_numbers(spec)
     assert numbers is not None
-    variables = tuple(cell.weights)
-    versions = tuple(variable.version for variable in variables)  # read before the values: a write in between ends the plan
+    counters = (*(variable.writes for variable in cell.weights), cell.changes)
+    counts = tuple(counter.value for counter in counters)  # read before the values: a write in between ends the plan
     weights = cell.prepared_weights(sys.modules[__name__])
     flags = (spec.go_backwards, spec.return_sequences, return_state, spec.zero_output_for_mask)
     rows = None
@@ -213,7 +213,7 @@ def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool, r
         if spec.channels_first:
             return None
         rows = tuple(spec.rows(rows_in))
-    return _core.CallPlan(weights, cell, variables, versions, states, rows, *numbers, *flags, _path_of(kernel))
+    return _core.CallPlan(weights, counters, counts, states, rows, *numbers, *flags, _path_of(kernel))
 
 
 def prepare_matrix(matrix: np.ndarray, bias: np.ndarray | None) -> Any:

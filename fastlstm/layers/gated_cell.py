@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, constraints, initializers, regularizers, selector
+from .. import _core, activations, constraints, initializers, regularizers, selector
 from ..arrays import cast, check_rank, require_array
 from ..backends.reference import DropoutMasks
 from ..random import SeedGenerator, dropout_mask
@@ -69,13 +69,15 @@ class GatedCell(Layer):
         self._prepared: tuple[Any, ...] | None = None
         self._step_masks: tuple[tuple, DropoutMasks | None] | None = None
 
-    revision: int
     kernel: Any
     recurrent_kernel: Any
     bias: Any
     kernel_initializer: Any
     recurrent_initializer: Any
     bias_initializer: Any
+
+    changes: _core.Counter
+    revision = property(lambda self: self.changes.value, doc="An int that grows whenever an attribute of the cell is set.")
 
     def _add_weights(self, shapes: tuple[tuple, tuple, tuple], size: int) -> None:
         """kernel, recurrent_kernel and bias of the given shapes; ``size`` numbers make one gate's block of the bias."""
@@ -114,7 +116,7 @@ class GatedCell(Layer):
         # A layer around the cell keeps a ready-made plan of its calls, good for one revision of the cell's attributes.
         object.__setattr__(self, name, value)
         if name == "_variables" or not name.startswith("_"):
-            object.__setattr__(self, "revision", self.__dict__.get("revision", 0) + 1)
+            self.__dict__.setdefault("changes", _core.Counter()).add()
 
     def prepared_weights(self, backend: Any) -> Any:
         """The weights as they are now, prepared by ``backend`` and kept until a variable changes; no later write reaches them."""
