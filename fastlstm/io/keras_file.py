@@ -13,7 +13,7 @@ import json
 import os
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,7 @@ def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
     out of it; ImportError without h5py. Optimizer state is not read.
     """
     import_h5py()  # first, so that the answer to a missing package does not depend on the file
-    with _opened(file) as (stream, name):
+    with opened(file) as (stream, name):
         if _is_hdf5(stream):
             found = _from_hdf5(stream, name)
             if not found.config:
@@ -73,7 +73,7 @@ def _from_zip(stream: IO[bytes], name: str) -> KerasFile:
 def read_weights_file(path: str | os.PathLike) -> KerasFile:
     """The weights in a ``.weights.h5``, ``.h5`` or ``.keras`` file; the config may be empty. Errors as of ``read_keras_file``."""
     import_h5py()
-    with _opened(path) as (stream, name):
+    with opened(path) as (stream, name):
         return _from_zip(stream, name) if not _is_hdf5(stream) and name.endswith(".keras") else _from_hdf5(stream, name)
 
 
@@ -98,7 +98,7 @@ def _from_hdf5(stream: IO[bytes], name: str) -> KerasFile:
 
 
 @contextlib.contextmanager
-def _opened(file: Any) -> Iterator[tuple[IO[bytes], str]]:
+def opened(file: Any) -> Iterator[tuple[IO[bytes], str]]:
     """The file as a seekable binary stream, and its name for messages."""
     if isinstance(file, str | os.PathLike):
         with open(file, "rb") as stream:
@@ -190,7 +190,7 @@ def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], 
 
 def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
     """A .json file with the config of a model. OSError where it cannot be opened, ValueError where it holds no JSON object."""
-    with _opened(path) as (stream, name):
+    with opened(path) as (stream, name):
         size = _size(stream)
         stream.seek(0)
         return parse_json(stream.read(MAX_JSON_BYTES + 1), size, name)
@@ -203,12 +203,12 @@ def _read_json(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], me
     return parse_json(data, size, f"{name}: {member}")
 
 
-def parse_json(data: bytes, size: int, what: str) -> dict[str, Any]:
-    """JSON text as a dict. ValueError for anything else, endless nesting included."""
+def parse_json(data: bytes, size: int, what: str, hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> dict[str, Any]:
+    """JSON text as a dict. ValueError for anything else, endless nesting included. ``hook``: json's ``object_pairs_hook``."""
     if size > MAX_JSON_BYTES:
         raise ValueError(f"{what} declares {size} bytes, at most {MAX_JSON_BYTES} are accepted")
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=hook)
     except RecursionError as error:
         raise ValueError(f"{what} is nested too deeply, at most {MAX_JSON_DEPTH} levels are accepted") from error
     except ValueError as error:

@@ -42,7 +42,7 @@ def write_keras_file(
         CONFIG: json.dumps(config).encode(),
         WEIGHTS: hdf5_bytes(arrays, names),
     }
-    with _replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, data in members.items():
             archive.writestr(zipfile.ZipInfo(name, _NO_DATE), data)
 
@@ -50,12 +50,12 @@ def write_keras_file(
 def write_weights_file(path: str | os.PathLike, arrays: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
     """Writes the HDF5 file alone; arguments and errors as of ``write_keras_file``."""
     data = hdf5_bytes(arrays, names)
-    with _replacing(path) as stream:
+    with replacing(path) as stream:
         stream.write(data)
 
 
 @contextlib.contextmanager
-def _replacing(path: Any) -> Iterator[IO[bytes]]:
+def replacing(path: Any) -> Iterator[IO[bytes]]:
     """A stream whose content becomes the file ``path`` at the end, all at once; on an error nothing is left behind."""
     if callable(getattr(path, "write", None)):
         buffer = io.BytesIO()
