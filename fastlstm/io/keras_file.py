@@ -11,20 +11,19 @@ import contextlib
 import io
 import json
 import os
-import stat
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from .hdf5 import import_h5py, read_arrays, read_tree, unpacked_limit
+from .archive import check_members, open_zip, read_member
+from .hdf5 import import_h5py, read_arrays, read_tree
 from .legacy_h5 import SKIPPED, LayerArrays, is_by_layer, layers_of, text_of, wanted
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_JSON_BYTES = 16 * 2**20  # a config.json is some kilobytes; parsed JSON takes tens of times its size
 MAX_JSON_DEPTH = 100
-MAX_MEMBERS = 10_000
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -61,11 +60,14 @@ def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
 
 
 def _from_zip(stream: IO[bytes], name: str) -> KerasFile:
-    with _open_zip(stream, name) as archive:
-        members = _check_members(archive, name, _size(stream))
+    with open_zip(stream, name, "is neither a .keras file (no zip archive) nor HDF5") as archive:
+        members = check_members(archive, name, _size(stream))
+        for required in (CONFIG, WEIGHTS):
+            if required not in members:
+                raise ValueError(f"{name}: the archive has no member {required!r}; it has {sorted(members)[:8]}")
         config = _read_json(archive, members, CONFIG, name)
         metadata = _read_json(archive, members, METADATA, name) if METADATA in members else {}
-        weights = _read_member(archive, members, WEIGHTS, name)
+        weights = read_member(archive, members[WEIGHTS], name)
     arrays = read_arrays(weights, f"{name}: {WEIGHTS}", skip=("optimizer",))
     return KerasFile(name, config, metadata, arrays)
 
@@ -122,72 +124,6 @@ def _size(stream: IO[bytes]) -> int:
     return stream.seek(0, os.SEEK_END)
 
 
-@contextlib.contextmanager
-def _naming(name: str, what: str) -> Iterator[None]:
-    """Turns whatever the zip module raises inside into a ValueError that names the file.
-
-    zipfile lets BadZipFile, EOFError, NotImplementedError, RuntimeError, struct.error, zlib.error and UnicodeDecodeError
-    through for one and the same thing, a damaged archive; the original stays attached as the cause.
-    """
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name}: {what}: {reason}") from error
-
-
-def _open_zip(stream: IO[bytes], name: str) -> zipfile.ZipFile:
-    if not _size(stream):
-        raise ValueError(f"{name}: the file is empty")
-    stream.seek(0)
-    head = stream.read(8)
-    what = (
-        "the zip archive is truncated or damaged" if head[:2] == b"PK" else "is neither a .keras file (no zip archive) nor HDF5"
-    )
-    with _naming(name, what):
-        return zipfile.ZipFile(stream)
-
-
-def _check_members(archive: zipfile.ZipFile, name: str, size: int) -> dict[str, zipfile.ZipInfo]:
-    """The members by name. ValueError for names that leave the archive, duplicates, links, encryption, absurd sizes."""
-    infos = archive.infolist()
-    if len(infos) > MAX_MEMBERS:
-        raise ValueError(f"{name}: the archive has {len(infos)} members, at most {MAX_MEMBERS} are accepted")
-    members: dict[str, zipfile.ZipInfo] = {}
-    for info in infos:
-        member = info.filename
-        parts = member.replace("\\", "/").split("/")
-        if not member or parts[0] == "" or ".." in parts or ":" in parts[0]:
-            raise ValueError(f"{name}: the archive has a member with an unsafe name: {member!r}")
-        if member in members:
-            raise ValueError(f"{name}: the archive has the member {member!r} twice")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise ValueError(f"{name}: member {member!r} is a symbolic link")
-        if info.flag_bits & 0x1:
-            raise ValueError(f"{name}: member {member!r} is encrypted")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"{name}: member {member!r} is packed by method {info.compress_type}, expected stored or deflated")
-        members[member] = info
-    total, limit = sum(info.file_size for info in infos), unpacked_limit(size)
-    if total > limit:
-        raise ValueError(f"{name}: the archive of {size} bytes declares {total} bytes unpacked, at most {limit} are accepted")
-    for required in (CONFIG, WEIGHTS):
-        if required not in members:
-            raise ValueError(f"{name}: the archive has no member {required!r}; it has {sorted(members)[:8]}")
-    return members
-
-
-def _read_member(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], member: str, name: str) -> bytes:
-    """The bytes of a member; never more than its checked, declared size."""
-    info = members[member]
-    with _naming(name, f"member {member!r} is damaged"), archive.open(info) as stream:
-        data = stream.read(info.file_size)
-        surplus = stream.read(1)  # also makes zipfile compare the CRC
-    if len(data) != info.file_size or surplus:
-        raise ValueError(f"{name}: member {member!r} is damaged: it does not hold the {info.file_size} bytes that it declares")
-    return data
-
-
 def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
     """A .json file with the config of a model. OSError where it cannot be opened, ValueError where it holds no JSON object."""
     with opened(path) as (stream, name):
@@ -199,7 +135,7 @@ def read_config_file(path: str | os.PathLike) -> dict[str, Any]:
 def _read_json(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], member: str, name: str) -> dict[str, Any]:
     """A JSON member as a dict."""
     size = members[member].file_size
-    data = b"" if size > MAX_JSON_BYTES else _read_member(archive, members, member, name)
+    data = b"" if size > MAX_JSON_BYTES else read_member(archive, members[member], name)
     return parse_json(data, size, f"{name}: {member}")
 
 

@@ -58,13 +58,18 @@ def read_safetensors(path: str | os.PathLike | IO[bytes]) -> tuple[dict[str, np.
     of the shape.
     """
     with opened(path) as (stream, file):
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(0)
-        header, start = _read_header(stream, size, file)
-        metadata = _metadata_of(header.pop(_METADATA, {}), file)
-        entries = [_entry(name, described, file) for name, described in header.items()]
-        _check_cover(entries, size - start, file)
-        return {entry.name: _read(stream, start, entry, file) for entry in entries}, metadata
+        return read_opened(stream, file)
+
+
+def read_opened(stream: IO[bytes], file: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """``read_safetensors`` of a seekable stream; ``file``: its name for messages."""
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    header, start = _read_header(stream, size, file)
+    metadata = _metadata_of(header.pop(_METADATA, {}), file)
+    entries = [_entry(name, described, file) for name, described in header.items()]
+    _check_cover(entries, size - start, file)
+    return {entry.name: _read(stream, start, entry, file) for entry in entries}, metadata
 
 
 def is_safetensors(head: bytes) -> bool:
