@@ -7,10 +7,11 @@ builds tensors and containers and executes nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import zipfile
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
@@ -37,7 +38,8 @@ _DTYPES = {
 _STATE_DICT = "save its tensors instead, with PyTorch: torch.save(model.state_dict(), path)"
 
 
-class _Storage(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Storage:
     """The numbers behind tensors: an array of one axis in native byte order, and its type's name."""
 
     kind: str
@@ -58,8 +60,8 @@ def read_torch_file(path: str | os.PathLike | IO[bytes]) -> Any:
     """The object in a ``.pt`` or ``.pth`` file: mostly a dict of arrays by name; whatever else was saved beside them.
 
     ``path``: a path or a binary file object. Tensors become arrays, bfloat16 ones of float32; some are read-only and share
-    memory, as tensors do that share a storage. OSError where the file cannot be opened; ValueError, naming the file, for damaged files,
-    packed members, files of PyTorch before 1.6 and TorchScript, and for every object but dicts, lists, tuples, numbers, texts
+    memory, as tensors do that share a storage. OSError where the file cannot be opened; ValueError, naming the file, for damaged
+    files, packed members, files of PyTorch before 1.6 and TorchScript, and for every object but dicts, lists, tuples, numbers, texts
     and None, by its name.
     """
     with opened(path) as (stream, file):

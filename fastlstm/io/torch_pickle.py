@@ -6,9 +6,10 @@ looked up or called by a name in the file: a global is one of the caller's ``Kno
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 # A million steps take about a second and 100 MB at the most; the state of a model takes some thirty for each of its tensors.
 MAX_STEPS = 1_000_000
@@ -26,8 +27,9 @@ _REFUSED = {
 }  # fmt: skip
 
 
-class Known(NamedTuple):
-    """A global that a file may name. ``make``: what a call of it with these arguments is; None: it is only named, never called."""
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A global that a file may name. ``make``: what a call of it with these arguments is; None where it is never called."""
 
     name: str
     make: Callable[..., Any] | None = None
@@ -36,8 +38,8 @@ class Known(NamedTuple):
 def unpickle(data: bytes, find: Callable[[str], Known], persistent: Callable[[Any], Any]) -> Any:
     """The object that ``data`` describes.
 
-    ``find``: the global of a "module.name", or a ValueError; ``persistent``: makes an object of a persistent id. ValueError, which
-    does not name the file, for damaged data, for every other opcode, and for more than ``MAX_STEPS`` steps.
+    ``find``: the global of a "module.name", or a ValueError; ``persistent``: makes an object of a persistent id. ValueError,
+    which does not name the file, for damaged data, for every other opcode, and for more than ``MAX_STEPS`` steps.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"its pickle has {len(data)} bytes, at most {MAX_BYTES} are accepted")
@@ -48,9 +50,8 @@ def unpickle(data: bytes, find: Callable[[str], Known], persistent: Callable[[An
             return machine.result()
         step = _STEPS.get(opcode)
         if step is None:
-            raise ValueError(
-                f"refuses the opcode {_REFUSED.get(opcode, 'that no pickle has')} ({opcode:#04x}) at byte {machine.place - 1}"
-            )
+            name = _REFUSED.get(opcode, "that no pickle has")
+            raise ValueError(f"refuses the opcode {name} ({opcode:#04x}) at byte {machine.place - 1} of its pickle")
         step(machine)
     raise ValueError(f"its pickle takes more than {MAX_STEPS} steps")
 
