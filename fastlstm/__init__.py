@@ -64,8 +64,10 @@ from .layers import (
     SpatialDropout1D,
     Subtract,
     TimeDistributed,
+    TorchLSTM,
     UpSampling1D,
     ZeroPadding1D,
+    torch_state_dict,
 )
 from .models import Model, Sequential, load_model
 from .selector import config, device, show_config
@@ -128,6 +130,7 @@ __all__ = [
     "SpatialDropout1D",
     "Subtract",
     "TimeDistributed",
+    "TorchLSTM",
     "UpSampling1D",
     "ZeroPadding1D",
     "__version__",
@@ -147,6 +150,7 @@ __all__ = [
     "regularizers",
     "set_num_threads",
     "show_config",
+    "torch_state_dict",
     "training",
 ]
 

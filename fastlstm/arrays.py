@@ -70,3 +70,24 @@ def as_mask(mask: Any, batch: int, steps: int) -> np.ndarray | None:
     if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != steps:
         raise ValueError(wrong)
     return np.ascontiguousarray(np.broadcast_to(mask, (batch, steps)))
+
+
+def mask_of_lengths(lengths: Any, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask [N,T] of sequences of ``shape`` [N,T,…] that end after ``lengths`` [N] steps.
+
+    ValueError where a ``mask`` is given too, for another shape and for lengths outside 0 to T, TypeError for other than integers.
+    """
+    if mask is not None:
+        raise ValueError("The arguments `mask` and `lengths` say the same thing: give one of them")
+    array = np.asarray(lengths)
+    if len(shape) < 2:
+        raise ValueError(f"The argument `lengths` needs sequences of shape (batch, timesteps, …). Received: shape {shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"The argument `lengths` must hold integers. Received: dtype={array.dtype}")
+    if array.shape != shape[:1]:
+        raise ValueError(f"The argument `lengths` must have shape (batch,) = {shape[:1]}. Received: lengths.shape={array.shape}")
+    if array.size and not (array.min() >= 0 and array.max() <= shape[1]):
+        raise ValueError(
+            f"The argument `lengths` must lie between 0 and the {shape[1]} time steps. Received: {array.min()} to {array.max()}"
+        )
+    return np.arange(shape[1]) < array[:, None]

@@ -61,8 +61,8 @@ def read_torch_file(path: str | os.PathLike | IO[bytes]) -> Any:
 
     ``path``: a path or a binary file object. Tensors become arrays, bfloat16 ones of float32; some are read-only and share
     memory, as tensors do that share a storage. OSError where the file cannot be opened; ValueError, naming the file, for damaged
-    files, packed members, files of PyTorch before 1.6 and TorchScript, and for every object but dicts, lists, tuples, numbers, texts
-    and None, by its name.
+    files, packed members, files of PyTorch before 1.6, TorchScript, and for every object but dicts, lists, tuples, numbers,
+    texts and None, by its name.
     """
     with opened(path) as (stream, file):
         return _read_torch(stream, file)

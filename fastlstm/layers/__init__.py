@@ -43,8 +43,11 @@ from .pooling import (
     MaxPool1D,
     MaxPooling1D,
 )
+from .projected_lstm import ProjectedLSTM
 from .reshaping import Cropping1D, Permute, RepeatVector, Reshape, UpSampling1D, ZeroPadding1D
 from .time_distributed import TimeDistributed
+from .torch_lstm import TorchLSTM
+from .torch_weights import torch_state_dict
 from .wrapper import deserialize, serialize
 
 # Class name -> class, for ``deserialize`` and the readers of model files. ``models.sequential`` adds Sequential.
@@ -97,6 +100,8 @@ LAYERS: dict[str, type[Layer]] = {
         SpatialDropout1D,
         GRU,
         SimpleRNN,
+        ProjectedLSTM,
+        TorchLSTM,
     )
 }
 
@@ -153,6 +158,7 @@ __all__ = [
     "SpatialDropout1D",
     "Subtract",
     "TimeDistributed",
+    "TorchLSTM",
     "UpSampling1D",
     "ZeroPadding1D",
     "add",
@@ -165,4 +171,5 @@ __all__ = [
     "multiply",
     "serialize",
     "subtract",
+    "torch_state_dict",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import dtypes, selector
-from ..arrays import as_mask, cast, check_rank, first_mask, require_array
+from ..arrays import as_mask, cast, check_rank, first_mask, mask_of_lengths, require_array
 from ..backends import cpu
 from ..spec import RecurrentSpec, check_use_cudnn
 from ..variable import Variable
@@ -105,18 +105,28 @@ class RecurrentLayer(Layer):
 
     # -- call ---------------------------------------------------------------------------------------------------
     def __call__(  # type: ignore[override]
-        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False, *, out: Any = None
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        *,
+        out: Any = None,
+        lengths: Any = None,
     ) -> Any:
         """Runs the whole sequence.
 
         Args: ``sequences`` [N,T,D]; ``initial_state`` a list [h, c] of arrays [N,U] (or [1,U]); ``mask`` [N,T], True where a
         step counts; ``training`` switches dropout on; ``out`` an array that takes the output (its shape and dtype, C-contiguous,
-        writable, apart from ``sequences``) and is returned in its place.
+        writable, apart from ``sequences``) and is returned in its place; ``lengths`` [N], in place of a mask: how many steps of
+        each sequence count.
         Returns the output [N,U], or [N,T,U] with return_sequences; with return_state the tuple (output, h, c).
         Errors: ValueError for a wrong rank or size, T = 0, another batch size of a stateful layer; TypeError for arrays that
         hold no numbers; IndexError for an ``initial_state`` of fewer than two arrays and a ``mask`` of fewer than two axes;
         AttributeError for a ``mask`` in nested lists.
         """
+        if lengths is not None:
+            mask = mask_of_lengths(lengths, mask, np.shape(sequences))
         plan = self._plan  # read once: another thread may replace it
         if plan is not None and not selector.is_overridden():
             result = plan(sequences, initial_state, mask, out)
@@ -170,7 +180,7 @@ class RecurrentLayer(Layer):
 
     # -- gradients ----------------------------------------------------------------------------------------------
     def vjp(  # type: ignore[override]
-        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = True
+        self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = True, *, lengths: Any = None
     ) -> tuple[Any, Pullback]:
         """Runs the whole sequence and returns ``(outputs, pullback)``; ``pullback(dy)`` returns Gradients.
 
@@ -180,6 +190,8 @@ class RecurrentLayer(Layer):
         Errors as in a call, and ValueError for a ``dy`` of another shape, NotImplementedError for activations that are the
         caller's own functions.
         """
+        if lengths is not None:
+            mask = mask_of_lengths(lengths, mask, np.shape(sequences))
         plan = self._plan
         if plan is not None and not selector.is_overridden():
             recorded = plan.record(sequences, initial_state, mask)

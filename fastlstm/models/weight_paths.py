@@ -29,6 +29,8 @@ def holders(path: str, layer: Any) -> Iterator[tuple[str, Layer]]:
     if hasattr(layer, "layers"):
         for name, inner in groups(layer.layers):
             yield from holders(f"{path}/layers/{name}", inner)
+    for name, inner in groups(getattr(layer, "pieces", [])):  # TorchLSTM, which Keras does not have
+        yield from holders(f"{path}/pieces/{name}", inner)
     for attribute in INNER:
         part = getattr(layer, attribute, None)
         if isinstance(part, Layer):
