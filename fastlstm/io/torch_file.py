@@ -72,8 +72,8 @@ def _read_torch(stream: IO[bytes], file: str) -> Any:
     _refuse_others(stream, file)
     size = stream.seek(0, os.SEEK_END)
     with open_zip(stream, file, "is neither .safetensors nor a zip archive as torch.save writes it") as archive:
+        folder = _folder(archive.namelist(), file)
         members = check_members(archive, file, size, (zipfile.ZIP_STORED,))
-        folder = _folder(members, file)
         reader = _Reader(archive, members, folder, file, max(MIN_BYTES, MAX_RATIO * size))
         data = read_member(archive, members[f"{folder}/data.pkl"], file)
         try:
@@ -96,7 +96,7 @@ def _refuse_others(stream: IO[bytes], file: str) -> None:
         raise ValueError(f"{file}: is an HDF5 file, not one of PyTorch: models of Keras are opened by load_model")
 
 
-def _folder(members: dict[str, zipfile.ZipInfo], file: str) -> str:
+def _folder(members: list[str], file: str) -> str:
     """The folder of the archive that holds data.pkl."""
     found = [name.removesuffix("/data.pkl") for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(found) != 1:
