@@ -165,7 +165,7 @@ def _chosen(groups: dict[str, _Group], prefix: str | None, where: str, state: Ma
         return groups[found[0]]
     if found:
         raise ValueError(f"{where}: holds {len(found)} LSTMs; choose one by `prefix`. Prefixes of LSTMs in it: {listed}")
-    others = ", ".join(f"{kind} ({name!r})" for name, kind in sorted(kinds.items()))
+    others = ", ".join(f"{kind} ({name!r})" if name else kind for name, kind in sorted(kinds.items()))
     if others:
         raise ValueError(f"{where}: holds no LSTM, but {others}")
     keys = ", ".join(repr(name) for name in list(state)[:8]) or "none"
