@@ -17,12 +17,18 @@ import zipfile
 from pathlib import Path
 
 import fastlstm
+from fastlstm.io.torch_file import read_state_file
 
 SECONDS = 5.0  # for one file, on a busy machine
 MEMORY = 160 * 2**20  # fastlstm lets a file of any size unpack to 64 MiB, twice over for a moment
 DATA = Path(__file__).parent / "data"
 SOURCES = [DATA / "keras3" / name for name in ("bidi_masking_stack", "convlstm_stack", "functional_init_state")]
 SOURCES += [DATA / "graphs" / name for name in ("attention", "recurrent", "translator", "rows")]
+# Of PyTorch's formats; mixed.pt holds tensors of all kinds and no LSTM.
+TORCH = {
+    "pt": ["mixed", "nested", "nested"],
+    "safetensors": ["packed_bi_l2", "packed_proj_bi_l2", "proj"],
+}
 WORDS = [
     0,
     -1,
@@ -42,6 +48,8 @@ WORDS = [
     [["x", 0, 0]],
     "hard_sigmoid",
     "int32",
+    "F64",
+    [4, 2**62],
 ]
 
 
@@ -112,11 +120,43 @@ def mutated_h5(data: bytes, draw: random.Random) -> bytes:
     return buffer.getvalue()
 
 
+def mutated_pt(data: bytes, draw: random.Random) -> bytes:
+    """The bytes of the archive changed, or of its pickle, or of a storage."""
+    if draw.random() < 0.2:
+        return changed_bytes(data, draw)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    names = [name for name in members if name.endswith("/data.pkl")]
+    if draw.random() < 0.25:
+        names = [name for name in members if "/data/" in name or name.endswith("byteorder")]
+    name = draw.choice(names)
+    if members[name]:
+        members[name] = changed_bytes(members[name], draw)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return buffer.getvalue()
+
+
+def mutated_safetensors(data: bytes, draw: random.Random) -> bytes:
+    """Bytes changed, or values of the header, whose length then is right."""
+    if draw.random() < 0.4:
+        return changed_bytes(data, draw)
+    start = 8 + int.from_bytes(data[:8], "little")
+    text = changed_json(data[8:start], draw) if draw.random() < 0.7 else changed_bytes(data[8:start], draw)
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
 def outcome(path: Path) -> str:
     """ "model" or "error": a ValueError or OSError of just that class, whose message names the file."""
     told = None
     try:
-        fastlstm.load_model(path)
+        if path.suffix[1:] in TORCH:
+            read_state_file(path)
+            fastlstm.LSTM.from_torch(path)
+        else:
+            fastlstm.load_model(path)
     except (ValueError, OSError) as error:
         told = error
     if told is None:
@@ -126,15 +166,19 @@ def outcome(path: Path) -> str:
     return "error"
 
 
+MUTATED = {"keras": mutated_keras, "h5": mutated_h5, "pt": mutated_pt, "safetensors": mutated_safetensors}
+
+
 def main(folder: str, kind: str, count: int, seed: int) -> None:
     warnings.simplefilter("ignore")
     draw = random.Random(seed)
     path = Path(folder) / f"mutated.{kind}"
-    sources = [source.with_suffix(f".{kind}").read_bytes() for source in SOURCES]
+    bases = [DATA / "torch" / name for name in TORCH[kind]] if kind in TORCH else SOURCES
+    sources = [base.with_suffix(f".{kind}").read_bytes() for base in bases]
     outcomes = {"model": 0, "error": 0}
     longest, largest = 0.0, 0
     for number in range(count):
-        data = (mutated_keras if kind == "keras" else mutated_h5)(draw.choice(sources), draw)
+        data = MUTATED[kind](draw.choice(sources), draw)
         path.write_bytes(data)
         tracemalloc.start()
         start = time.process_time()
