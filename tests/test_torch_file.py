@@ -337,6 +337,7 @@ BAD_PICKLES = {
     "global of numbers": (pickled(count(1) + count(2) + b"\x93"), "the name of a global is no text"),
     "key that is a list": (pickled(b"}]Ns"), "refuses a key of type list"),
     "key that is a tuple": (pickled(b"})Ns"), "refuses a key of type tuple"),
+    "key that is a long integer": (pickled(b"}\x8a\x09" + bytes(8) + b"\x01Ns"), "refuses a key of type int"),
     "bytes": (pickled(b"C\x01a"), r"refuses the opcode SHORT_BINBYTES \(0x43\)"),
     "set": (pickled(b"\x8f"), r"refuses the opcode EMPTY_SET \(0x8f\)"),
     "instance": (pickled(b"(ios\nsystem\n"), r"refuses the opcode INST \(0x69\)"),
@@ -362,6 +363,11 @@ def test_every_opcode_is_known_or_refused_by_its_name():
 def test_endless_work_is_refused_in_time():
     start = time.process_time()
     refused(checkpoint(pickled(b"]" * (2 * MAX_STEPS))), f"takes more than {MAX_STEPS} steps")
+    deep = read_torch_file(checkpoint(pickled(b"]" * 400_000 + b"a" * 399_999)))
+    assert len(deep) == 1
+    many = read_torch_file(checkpoint(pickled(b"}(" + b"".join(count(k << 11) + b"N" for k in range(200_000)) + b"u")))
+    assert len(many) == 200_000
+    del deep, many
     assert time.process_time() - start < 10
 
 

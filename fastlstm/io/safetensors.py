@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from .keras_file import MAX_JSON_BYTES, opened, parse_json
+from .keras_file import opened, parse_json
 from .keras_writer import replacing
 
 # Name in the header -> dtype of the bytes. NumPy has no bfloat16: it is read as float32, which holds every such number exactly.
@@ -35,6 +35,7 @@ _DTYPES = {
 }
 _CODES = {np.dtype(code).newbyteorder("="): name for name, code in _DTYPES.items() if name != "BF16"}
 _METADATA = "__metadata__"
+MAX_HEADER_BYTES = 4 * 2**20  # some 40 000 tensors; parsed JSON takes up to 25 times its size
 MAX_AXES = 32
 MAX_SIZE = 2**48  # bytes of a tensor; no offset in a real file comes near
 
@@ -54,7 +55,7 @@ def read_safetensors(path: str | os.PathLike | IO[bytes]) -> tuple[dict[str, np.
 
     ``path``: a path or a binary file object. bfloat16 comes as float32 (the same values); the arrays are the caller's own.
     OSError where the file cannot be opened; ValueError, naming the file, for anything malformed: a header longer than the file
-    or than 16 MiB, a name twice, an unknown dtype, offsets that leave the file, overlap or leave gaps, a size that is not that
+    or than 4 MiB, a name twice, an unknown dtype, offsets that leave the file, overlap or leave gaps, a size that is not that
     of the shape.
     """
     with opened(path) as (stream, file):
@@ -74,7 +75,7 @@ def read_opened(stream: IO[bytes], file: str) -> tuple[dict[str, np.ndarray], di
 
 def is_safetensors(head: bytes) -> bool:
     """Whether a file that begins with these (at least 9) bytes can be one: a header of bearable length that is a JSON object."""
-    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_JSON_BYTES
+    return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
 
 
 def _read_header(stream: IO[bytes], size: int, file: str) -> tuple[dict[str, Any], int]:
@@ -84,8 +85,8 @@ def _read_header(stream: IO[bytes], size: int, file: str) -> tuple[dict[str, Any
     length = int.from_bytes(stream.read(8), "little")
     if length > size - 8:
         raise ValueError(f"{file}: declares a header of {length} bytes, but the file has {size} (truncated, or no .safetensors)")
-    if length > MAX_JSON_BYTES:
-        raise ValueError(f"{file}: declares a header of {length} bytes, at most {MAX_JSON_BYTES} are accepted")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"{file}: declares a header of {length} bytes, at most {MAX_HEADER_BYTES} are accepted")
     data = stream.read(length)
     if data[:1] != b"{":
         raise ValueError(f"{file}: the header must begin with '{{'. It begins with {data[:8]!r}")
@@ -194,8 +195,8 @@ def write_safetensors(
         begin += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    if len(text) > MAX_JSON_BYTES:
-        raise ValueError(f"The argument `tensors` needs a header of {len(text)} bytes, at most {MAX_JSON_BYTES} are accepted")
+    if len(text) > MAX_HEADER_BYTES:
+        raise ValueError(f"The argument `tensors` needs a header of {len(text)} bytes, at most {MAX_HEADER_BYTES} are accepted")
     with replacing(path) as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for name in ordered:

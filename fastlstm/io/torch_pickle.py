@@ -149,8 +149,8 @@ class _Machine:
         if len(items) % 2:
             raise ValueError(f"its pickle is damaged: a key without a value at byte {self.place}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Tuples could nest within each other so that a single hash takes for ever.
-            if not isinstance(key, str | int | float | None):
+            # Tuples could nest within each other so that a single hash takes for ever; long integers can all have the same one.
+            if not isinstance(key, str | int | float | None) or (isinstance(key, int) and abs(key) >= 2**63):
                 raise ValueError(f"refuses a key of type {type(key).__name__} in a dict, at byte {self.place}")
             target[key] = self.value(value)
 
