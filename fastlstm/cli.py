@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import report, train_command
-from .io import read_keras_file
+from . import onnx_command, report, train_command
+from .io import OnnxBytes, read_model_file
 from .io.data_file import READABLE, WRITABLE, DataFile, check_writable, read_data, suffix_of, write_array
 from .models import Sequential, load_model
 from .models.saving import build_model
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 
     raw = argparse.RawDescriptionHelpFormatter
     predict = commands.add_parser("predict", help="run a model on the sequences of a file", epilog=_PREDICT, formatter_class=raw)
-    predict.add_argument("model", metavar="MODEL", help="a .keras file")
+    predict.add_argument("model", metavar="MODEL", help="a .keras, .h5 or .onnx file")
     predict.add_argument("input", metavar="INPUT", help=f"the sequences: {', '.join(READABLE)}")
     predict.add_argument("-o", "--output", metavar="OUT", help=f"where to write the prediction: {', '.join(WRITABLE)}")
     predict.add_argument("--key", metavar="NAME", help="the array of an .npz to take as input (default: x, else the only one)")
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     train_command.add_parser(commands, raw, _count)
 
     info = commands.add_parser("info", help="show the layers, shapes and parameters of a model")
-    info.add_argument("model", metavar="MODEL", help="a .keras file")
+    info.add_argument("model", metavar="MODEL", help="a .keras, .h5 or .onnx file")
     info.set_defaults(run=_info)
 
     doctor = commands.add_parser("doctor", help="show versions, instruction set, BLAS and extras of this installation")
@@ -125,6 +125,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     if arguments.timesteps is not None and suffix_of(arguments.input, READABLE, "the input") != ".csv":
         raise ValueError(f"{arguments.input}: --timesteps cuts the rows of a .csv; arrays have their own time axis")
     model = load_model(arguments.model)
+    if not hasattr(model, "layers"):  # an OnnxModel
+        onnx_command.predict(arguments, model)
+        return
     shape = report.input_shape(model)
     data = read_data(arguments.input, arguments.key)
     x = sequences_of(data, shape, arguments.timesteps)
@@ -174,7 +177,10 @@ def sequences_of(data: DataFile, shape: tuple[int | None, ...] | None, timesteps
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    file = read_keras_file(arguments.model)
+    file = read_model_file(arguments.model)
+    if isinstance(file, OnnxBytes):
+        onnx_command.info(file)
+        return
     print(report.model_text(arguments.model, build_model(file), file.metadata))
 
 

@@ -16,6 +16,7 @@ _EXTRAS = {
     "ml_dtypes": ("fastlstm[bf16]", "bfloat16"),
     "tqdm": ("fastlstm[cli]", "progress bars"),
     "matplotlib": ("fastlstm[plot]", "History.plot"),
+    "onnx": ("fastlstm[onnx]", "reads .onnx files"),
 }
 
 

@@ -124,7 +124,7 @@ def config() -> dict:
     import platform  # 5 ms that a prediction does not need
 
     extras = {}
-    for package in ("scipy", "h5py", "ml_dtypes", "tqdm", "matplotlib", "cupy"):
+    for package in ("scipy", "h5py", "ml_dtypes", "tqdm", "matplotlib", "onnx", "cupy"):
         found = importlib.util.find_spec(package) is not None
         extras[package] = _version(package) if found else None
     return {

@@ -46,7 +46,7 @@ STOREYS = (
     ("models",),
     ("report",),
     ("fastlstm",),  # fastlstm/__init__.py
-    ("train_command",),
+    ("train_command", "onnx_command"),
     ("cli",),
     ("__main__",),
 )
@@ -56,6 +56,7 @@ RANK = {name: rank for rank, names in enumerate(STOREYS) for name in names}
 OPTIONAL = {
     "h5py": {"io/hdf5.py"},
     "matplotlib": {"training/history.py"},
+    "onnx": {"io/onnx_file.py"},
     "ml_dtypes": {"dtypes.py"},
     "tqdm": {""},
     "scipy": {"initializers.py"},

@@ -6,5 +6,15 @@ file's name in the message. Nothing from a file is executed, unpickled or unpack
 
 from .hdf5 import read_arrays
 from .keras_file import KerasFile, LayerArrays, read_config_file, read_keras_file, read_weights_file
+from .model_file import OnnxBytes, read_model_file
 
-__all__ = ["KerasFile", "LayerArrays", "read_arrays", "read_config_file", "read_keras_file", "read_weights_file"]
+__all__ = [
+    "KerasFile",
+    "LayerArrays",
+    "OnnxBytes",
+    "read_arrays",
+    "read_config_file",
+    "read_keras_file",
+    "read_model_file",
+    "read_weights_file",
+]

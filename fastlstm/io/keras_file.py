@@ -48,19 +48,25 @@ def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
     """
     import_h5py()  # first, so that the answer to a missing package does not depend on the file
     with opened(file) as (stream, name):
-        if _is_hdf5(stream):
-            found = _from_hdf5(stream, name)
-            if not found.config:
-                raise ValueError(
-                    f"{name}: holds weights only, no model: make the model and call `model.load_weights`. The arrays in it: "
-                    f"{', '.join(sorted(found.arrays)[:4])}, …"
-                )
-            return found
-        return _from_zip(stream, name)
+        return read_keras_stream(stream, name)
+
+
+def read_keras_stream(stream: IO[bytes], name: str) -> KerasFile:
+    """As ``read_keras_file``, from a stream that ``opened`` made."""
+    import_h5py()
+    if _is_hdf5(stream):
+        found = _from_hdf5(stream, name)
+        if not found.config:
+            raise ValueError(
+                f"{name}: holds weights only, no model: make the model and call `model.load_weights`. The arrays in it: "
+                f"{', '.join(sorted(found.arrays)[:4])}, …"
+            )
+        return found
+    return _from_zip(stream, name)
 
 
 def _from_zip(stream: IO[bytes], name: str) -> KerasFile:
-    with open_zip(stream, name, "is neither a .keras file (no zip archive) nor HDF5") as archive:
+    with open_zip(stream, name, "is neither a .keras file (no zip archive) nor HDF5 nor ONNX") as archive:
         members = check_members(archive, name, _size(stream))
         for required in (CONFIG, WEIGHTS):
             if required not in members:

@@ -1,4 +1,4 @@
-"""load_model: a file of Keras 2.0 to 3.x -> a model with its weights (keras-spec 13).
+"""load_model: a file of Keras 2.0 to 3.x -> a model with its weights (keras-spec 13); ONNX files go to ``models.onnx``.
 
 In terms of ``io`` (files -> dicts and arrays), ``layer_configs`` (what a config means), ``graph_config`` and ``weight_files``.
 While a layer is built from a file, its initializers do not run: a config cannot ask for more memory or work than the weights in
@@ -37,16 +37,23 @@ def load_model(
 ) -> Any:
     """The model of a ``.keras`` or ``.h5`` file: a Sequential or a functional Model, built and with its weights.
 
+    Of an ``.onnx`` file: an OnnxModel, which the other arguments have nothing to say to.
+
     Args: ``filepath``: a str, an os.PathLike or a binary file object. ``custom_objects``: {name of a class in the file: the
     caller's layer class, or a callable that takes its config's keywords}; also functions for activations. ``compile``: the model
     is compiled as the file says, once somebody trains it. ``safe_mode``: accepted; code in a file is never executed.
     Files of Keras 2 mean what they meant then: ``hard_sigmoid`` is clip(0.2x + 0.5), for one.
     Errors: OSError where the file cannot be opened; ValueError, naming the file and what is wrong, for a damaged file, one that
-    holds weights only, layers that fastlstm does not know, and weights that do not fit; ImportError without h5py.
+    holds weights only, layers that fastlstm does not know, and weights that do not fit; ImportError without h5py, or onnx.
     """
-    from ..io import read_keras_file  # zipfile and what it needs cost 10 ms, which only those pay who load a file
+    from ..io import OnnxBytes, read_model_file  # zipfile and what it needs cost 10 ms, which only those pay who load a file
 
-    return build_model(read_keras_file(filepath), compile, custom_objects)
+    found = read_model_file(filepath)
+    if isinstance(found, OnnxBytes):
+        from .onnx import load_onnx
+
+        return load_onnx(*found)
+    return build_model(found, compile, custom_objects)
 
 
 def build_model(file: KerasFile, compile: bool = True, custom_objects: Any = None) -> Any:

@@ -1,0 +1,284 @@
+"""The operators LSTM and DynamicQuantizeLSTM: ONNX's shapes and weights to the backends' and back.
+
+What the kernels can do runs on them (``backends``' verb lstm_forward); peepholes, clip, input_forget and functions that Keras
+does not have go through ``lstm_steps``. Sequences that end early (``sequence_lens``) are right-padded masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ... import activations, selector
+from ...arrays import cast
+from ...io.onnx_schemas import Attribute, Formal, Schema
+from ...spec import RecurrentSpec, check_weight_sizes
+from .limits import allow
+from .lstm_activations import Activation, read_activations
+from .lstm_steps import Direction, run_steps
+from .registry import Call, maker
+
+DIRECTIONS = ("forward", "reverse", "bidirectional")
+
+
+class Settings(NamedTuple):
+    """The attributes of a node, read: ``functions`` has (f, g, h) of each direction."""
+
+    directions: int
+    reverse: tuple[bool, ...]
+    functions: list[tuple[Activation, Activation, Activation]]
+    clip: float
+    input_forget: bool
+    batch_first: bool
+    units: int | None
+
+
+def read_settings(call: Call) -> Settings:
+    """ValueError for attributes that make no sense."""
+    told = call.attributes
+    direction = told["direction"]
+    if direction not in DIRECTIONS:
+        raise ValueError(f"its direction {direction!r} is not one of {', '.join(DIRECTIONS)}")
+    reverse = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[direction]
+    functions = read_activations(told.get("activations"), told.get("activation_alpha"), told.get("activation_beta"), len(reverse))
+    layout = told.get("layout") or 0
+    if layout not in (0, 1):
+        raise ValueError(f"its layout {layout} is not 0 or 1")
+    clip = told.get("clip") or 0.0
+    if not clip >= 0:
+        raise ValueError(f"its clip {clip} is not a threshold")
+    return Settings(len(reverse), reverse, functions, clip, bool(told.get("input_forget")), layout == 1, told.get("hidden_size"))
+
+
+def _wrong_settings(call: Call) -> str | None:
+    try:
+        read_settings(call)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+class Weights:
+    """The weights of all directions, checked and in the kernels' layout; prepared for a backend at its first use."""
+
+    def __init__(self, settings: Settings, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None):
+        self.settings = settings
+        self.units = _units(settings, w, r, b, p)
+        self.features = w.shape[2]
+        self.dtype = np.dtype("float64" if w.dtype == np.float64 else "float32")
+        self.parts = [self._direction(k, w, r, b, p) for k in range(settings.directions)]
+        self._prepared: dict[tuple[str, int], Any] = {}
+
+    def _direction(self, k: int, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None) -> Direction:
+        bias = np.zeros(4 * self.units) if b is None else b[k, : 4 * self.units] + b[k, 4 * self.units :]
+        return Direction(
+            w[k].T.astype(self.dtype),
+            r[k].T.astype(self.dtype),
+            bias.astype(self.dtype),
+            None if p is None else p[k].astype(self.dtype),
+            self.settings.functions[k],
+            self.settings.clip,
+            self.settings.input_forget,
+            self.settings.reverse[k],
+        )
+
+    def spec(self, k: int) -> RecurrentSpec | None:
+        """What a kernel must know of direction ``k``, or None where it is one for ``lstm_steps``."""
+        part = self.parts[k]
+        gate, candidate, out = part.activations
+        if part.peepholes is not None or part.clip > 0 or part.input_forget or candidate != out:
+            return None
+        if gate.keras is None or out.keras is None:
+            return None
+        return RecurrentSpec(
+            units=self.units,
+            activation=activations.get(out.keras),
+            recurrent_activation=activations.get(gate.keras),
+            return_sequences=True,
+            go_backwards=part.reverse,
+            zero_output_for_mask=True,
+            storage=self.dtype.name,
+        )
+
+    def prepared(self, backend: Any, k: int) -> Any:
+        """Direction ``k`` as the backend wants it, gates in Keras' order i, f, c, o."""
+        if (backend.name, k) not in self._prepared:
+            part = self.parts[k]
+            arrays = [_keras_order(array) for array in (part.kernel, part.recurrent_kernel, part.bias)]
+            self._prepared[backend.name, k] = backend.prepare(arrays)
+        return self._prepared[backend.name, k]
+
+    def run(self, k: int, x: np.ndarray, h: np.ndarray, c: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, ...]:
+        """Direction ``k`` over x [N,T,I] -> y [N,T,U] in the order of time, h and c [N,U]."""
+        spec = self.spec(k)
+        if spec is None:
+            return run_steps(self.parts[k], x, h, c, valid)
+        backend = selector.select(spec, x, valid).module
+        y, h, c = backend.lstm_forward(spec, self.prepared(backend, k), cast(x, self.dtype), h, c, valid)
+        return (y[:, ::-1] if self.parts[k].reverse else y), h, c
+
+
+def _keras_order(gates: np.ndarray) -> np.ndarray:
+    """Gates i, o, f, c along the last axis -> i, f, c, o."""
+    i, o, f, c = np.split(gates, 4, axis=-1)
+    return np.ascontiguousarray(np.concatenate([i, f, c, o], axis=-1))
+
+
+def _units(settings: Settings, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None) -> int:
+    """The number of units. ValueError where shapes do not fit each other or ``hidden_size``."""
+    units = r.shape[-1] if r.ndim == 3 else 0
+    d = settings.directions
+    expected = {"W": (d, 4 * units, w.shape[-1] if w.ndim == 3 else 0), "R": (d, 4 * units, units), "B": (d, 8 * units)}
+    expected["P"] = (d, 3 * units)
+    for name, array in (("W", w), ("R", r), ("B", b), ("P", p)):
+        if array is not None and (array.shape != expected[name] or not array.size):
+            raise ValueError(f"its {name} of shape {array.shape} does not fit {d} directions and R of shape {r.shape}")
+    if settings.units is not None and settings.units != units:
+        raise ValueError(f"its hidden_size is {settings.units}, its R of shape {r.shape} has {units} units")
+    check_weight_sizes([array.shape[1:] for array in (w, r)], units, "hidden_size")
+    return units
+
+
+def _valid_steps(lengths: np.ndarray, batch: int, steps: int) -> np.ndarray | None:
+    """The mask [N,T] of ``sequence_lens`` [N]; None where all sequences are complete. ValueError for wrong lengths."""
+    if lengths.shape != (batch,) or (lengths < 0).any() or (lengths > steps).any():
+        listed = lengths.reshape(-1)[:8].tolist()
+        raise ValueError(f"its sequence_lens must be {batch} numbers of 0 to {steps}. Received: {listed}, shape {lengths.shape}")
+    return None if (lengths == steps).all() else np.arange(steps) < lengths[:, None]
+
+
+def _states(given: np.ndarray | None, name: str, shape: tuple[int, int, int], batch_first: bool, dtype: np.dtype) -> np.ndarray:
+    """An initial state as [D,N,U]."""
+    if given is None:
+        return np.zeros(shape, dtype)
+    state = given.swapaxes(0, 1) if batch_first and given.ndim == 3 else given
+    if state.shape != shape:
+        wanted = (shape[1], shape[0], shape[2]) if batch_first else shape
+        raise ValueError(f"its {name} must have the shape {wanted}. Received: {given.shape}")
+    return np.ascontiguousarray(state, dtype)
+
+
+def run_lstm(
+    weights: Weights, x: np.ndarray, lengths: np.ndarray | None, h: np.ndarray | None, c: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Y, Y_h, Y_c in the node's layout: x [T,N,I] -> Y [T,D,N,U]; with layout 1 [N,T,I] -> [N,T,D,U]; states [D,N,U] or [N,D,U].
+
+    A sequence of length 0 has zeros for outputs and states, whatever its initial state, as in onnxruntime.
+    """
+    settings, units = weights.settings, weights.units
+    if x.ndim != 3 or x.shape[2] != weights.features:
+        raise ValueError(f"its X must have three axes, the last one {weights.features} long. Received: {x.shape}")
+    sequences = x if settings.batch_first else x.swapaxes(0, 1)
+    batch, steps = sequences.shape[:2]
+    allow((settings.directions, batch, steps, max(units, weights.features)), weights.dtype)
+    valid = None if lengths is None else _valid_steps(lengths, batch, steps)
+    shape = (settings.directions, batch, units)
+    starts = [_states(s, n, shape, settings.batch_first, weights.dtype) for s, n in ((h, "initial_h"), (c, "initial_c"))]
+    if not batch or not steps:  # nothing to run; the kernels want at least one of each
+        y, h_end, c_end = np.zeros((settings.directions, batch, steps, units), weights.dtype), *starts
+    else:
+        rows = cast(sequences, weights.dtype)
+        ends = [weights.run(k, rows, starts[0][k], starts[1][k], valid) for k in range(settings.directions)]
+        y, h_end, c_end = (np.stack(part) for part in zip(*ends, strict=True))
+    if lengths is not None:
+        h_end, c_end = (np.where(lengths[:, None] > 0, end, np.zeros((), end.dtype)) for end in (h_end, c_end))
+    y = y.transpose(1, 2, 0, 3) if settings.batch_first else y.transpose(2, 0, 1, 3)
+    if settings.batch_first:
+        h_end, c_end = h_end.swapaxes(0, 1), c_end.swapaxes(0, 1)
+    return y.astype(x.dtype, copy=False), h_end.astype(x.dtype, copy=False), c_end.astype(x.dtype, copy=False)
+
+
+def _given(call: Call, k: int) -> bool:
+    return len(call.inputs) > k and bool(call.inputs[k])
+
+
+@maker("LSTM", latest=22, refuses=_wrong_settings, heavy=True)
+def _make_lstm(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
+    """Inputs X, W, R, B, sequence_lens, initial_h, initial_c, P. Constant weights are prepared once; others at every call."""
+    settings = read_settings(call)
+    weights = None
+    if all(constants[k] is not None for k in (1, 2, 3, 7) if _given(call, k)):
+        w, r, b, p = ([*constants, *[None] * 8][k] for k in (1, 2, 3, 7))
+        assert w is not None
+        assert r is not None
+        weights = Weights(settings, w, r, b, p)
+
+    def run(
+        x: np.ndarray,
+        w: np.ndarray,
+        r: np.ndarray,
+        b: np.ndarray | None = None,
+        lengths: np.ndarray | None = None,
+        h: np.ndarray | None = None,
+        c: np.ndarray | None = None,
+        p: np.ndarray | None = None,
+    ) -> Any:
+        return run_lstm(weights or Weights(settings, w, r, b, p), x, lengths, h, c)
+
+    return run
+
+
+# -- DynamicQuantizeLSTM ----------------------------------------------------------------------------------------------------
+_FLOAT, _BYTES, _COUNTS = frozenset({"float32"}), frozenset({"int8", "uint8"}), frozenset({"int32"})
+_QUANTIZED = Schema(
+    since=1,
+    inputs=(
+        Formal("X", _FLOAT, "T"),
+        Formal("W", _BYTES, "T2"),
+        Formal("R", _BYTES, "T2"),
+        Formal("B", _FLOAT, "T", optional=True),
+        Formal("sequence_lens", _COUNTS, "T1", optional=True),
+        *(Formal(name, _FLOAT, "T", optional=True) for name in ("initial_h", "initial_c", "P")),
+        Formal("W_scale", _FLOAT, "T"),
+        Formal("W_zero_point", _BYTES, "T2"),
+        Formal("R_scale", _FLOAT, "T"),
+        Formal("R_zero_point", _BYTES, "T2"),
+    ),
+    outputs=tuple(Formal(name, _FLOAT, "T") for name in ("Y", "Y_h", "Y_c")),
+    fewest=(12, 0),
+    most=(12, 3),
+    attributes={
+        "activations": Attribute("STRINGS", False, None),
+        "activation_alpha": Attribute("FLOATS", False, None),
+        "activation_beta": Attribute("FLOATS", False, None),
+        "clip": Attribute("FLOAT", False, None),
+        "direction": Attribute("STRING", False, "forward"),
+        "hidden_size": Attribute("INT", False, None),
+        "input_forget": Attribute("INT", False, 0),
+    },
+)
+
+
+def dequantized(matrix: np.ndarray, scale: np.ndarray, zero: np.ndarray, directions: int) -> np.ndarray:
+    """(matrix - zero) scale: matrix [D,K,4U] of bytes -> float32 [D,4U,K]; scale and zero [D], or [D,4U] one a column."""
+    if matrix.ndim != 3 or matrix.shape[0] != directions:
+        raise ValueError(f"its weights must have the shape ({directions}, K, 4 U). Received: {matrix.shape}")
+    columns = []
+    for part in (scale, zero):
+        if part.shape not in ((directions,), (directions, matrix.shape[2])):
+            raise ValueError(f"a scale or zero point of shape {part.shape} does not fit weights of shape {matrix.shape}")
+        columns.append(part.reshape(directions, 1, -1))
+    wide = matrix.astype(np.int32) - columns[1].astype(np.int32)
+    return (wide.astype(np.float32) * columns[0]).swapaxes(1, 2)
+
+
+@maker("DynamicQuantizeLSTM", latest=1, domain="com.microsoft", schema=_QUANTIZED, refuses=_wrong_settings, heavy=True)
+def _make_quantized(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
+    """onnxruntime's LSTM with weights of 8 bits; here they become floats again, and nothing else is rounded to 8 bits."""
+    settings = read_settings(call)
+
+    def weights_of(arrays: Sequence[np.ndarray | None]) -> Weights:
+        w, r = (dequantized(arrays[k], arrays[s], arrays[s + 1], settings.directions) for k, s in ((1, 8), (2, 10)))  # type: ignore[arg-type]
+        return Weights(settings, w, r, arrays[3], arrays[7])
+
+    fixed = all(constants[k] is not None for k in (1, 2, 3, 7, 8, 9, 10, 11) if _given(call, k))
+    weights = weights_of(constants) if fixed else None
+
+    def run(*arrays: np.ndarray | None) -> Any:
+        x, lengths, h, c = (arrays[k] for k in (0, 4, 5, 6))
+        assert x is not None
+        return run_lstm(weights or weights_of(arrays), x, lengths, h, c)
+
+    return run

@@ -1,0 +1,163 @@
+"""OnnxModel: the graph of an ONNX file as something that takes arrays and returns arrays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...io.onnx_file import OnnxFile, ValueInfo, read_onnx
+from ...tables import printable, shape_text, table
+from .checks import check
+from .limits import Allowance, running
+from .plan import FOLD_RATIO, Plan
+
+MAX_TOLD = 100
+
+
+def load_onnx(data: bytes, name: str, folder: str | None) -> OnnxModel:
+    """The model of the bytes of an .onnx file; arguments and errors as of ``io.onnx_file.read_onnx``, and of OnnxModel."""
+    return OnnxModel(read_onnx(data, name, folder))
+
+
+class OnnxModel:
+    """A graph of an ONNX file. Made by ``fastlstm.load_model``; everything in it was checked by then.
+
+    ``inputs``, ``outputs``: lists of (name, dtype, shape); an axis is a size, the name of a size, or None, and the shape None
+    where the file does not say it. ``metadata``: what the file says of itself. ``weights``: the arrays that are in it.
+
+    Call: ``model(x)`` with an array, a list of arrays in the order of ``inputs``, or a dict {name: array}; returns an array, or a
+    list of arrays where there are several outputs. Calls keep nothing, and several threads may call at once.
+    ValueError, naming the file and all that is not supported with node and operator, for a graph that cannot be run.
+    """
+
+    def __init__(self, file: OnnxFile):
+        checked, problems = check(file)
+        fold = Allowance(file.size, FOLD_RATIO)
+        self._plan = Plan(checked, {}, fold)
+        problems = [*problems, *self._plan.problems]
+        if problems:
+            raise ValueError(f"{file.name}: this ONNX model cannot be run here: {_listed(problems)}")
+        self.name = file.graph.name
+        self.inputs: list[ValueInfo] = list(file.graph.inputs)
+        self.outputs: list[ValueInfo] = list(file.graph.outputs)
+        self.metadata = file.metadata
+        self.opsets = file.opsets
+        self.weights = list(file.graph.constants.values())
+        self._file = file.name
+        self._held = file.size + fold.taken
+
+    def __call__(self, inputs: Any) -> Any:
+        """Runs the graph.
+
+        Numbers are converted to the dtype of their input where nothing but precision is lost (float64 to float32, integers to
+        floats). Returns arrays of the caller's own. ValueError for inputs that are missing, unknown or of a shape that the file
+        excludes, and, naming the node, for sizes that do not fit inside; TypeError for a dtype that cannot be converted.
+        """
+        values = {info.name: _as_input(value, info) for info, value in self._by_input(inputs)}
+        given = sum(value.nbytes for value in values.values())
+        allowance = Allowance(given + self._held)
+        try:
+            with running(allowance), np.errstate(all="ignore"):
+                found = self._plan.run(values, allowance)
+        except ValueError as error:
+            raise ValueError(f"{self._file}: {error}") from error
+        results = [_own(array, values.values()) for array in found]
+        return results[0] if len(results) == 1 else results
+
+    def predict(self, x: Any, batch_size: None = None, verbose: Any = "auto") -> Any:
+        """As a call. A graph does not say which axis is the batch: the whole input is run at once, ``batch_size`` must be None.
+
+        ``verbose`` is accepted, nothing is shown.
+        """
+        if batch_size is not None:
+            raise ValueError(f"An ONNX graph runs its whole input at once, batch_size must be None. Received: {batch_size!r}")
+        return self(x)
+
+    def _by_input(self, inputs: Any) -> list[tuple[ValueInfo, Any]]:
+        """The arguments of a call, each with the input that it is for."""
+        names = [info.name for info in self.inputs]
+        if isinstance(inputs, Mapping):
+            wrong = [repr(name) for name in inputs if name not in names]
+            missing = [repr(name) for name in names if name not in inputs]
+            if wrong or missing:
+                raise ValueError(
+                    f"{self._file}: the inputs are {names}. Missing: {', '.join(missing) or 'none'}; "
+                    f"not known: {', '.join(wrong) or 'none'}"
+                )
+            return [(info, inputs[info.name]) for info in self.inputs]
+        given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+        if len(given) != len(names):
+            raise ValueError(f"{self._file}: the model takes {len(names)} arrays, {names}. Received: {len(given)}")
+        return list(zip(self.inputs, given, strict=True))
+
+    def summary(self, *, print_fn: Callable[[str], Any] | None = None) -> None:
+        """Prints what goes in and out and which nodes run, one line at a time by ``print_fn``."""
+        for line in self.summary_lines():
+            (print_fn or print)(line)
+
+    def summary_lines(self) -> list[str]:
+        """The lines of ``summary``."""
+        steps = self._plan.steps
+        ends = [[label, printable(info.name), _shape(info), info.dtype] for label, info in _ends(self.inputs, self.outputs)]
+        rows = []
+        for number, step in enumerate(steps, 1):
+            held = [self._plan.constants[name].size for name in step.inputs if name in self._plan.constants]
+            rows.append([str(number), printable(step.call.name), step.call.op, f"{sum(held):,}"])
+        counts = ", ".join(f"{count} {op}" for op, count in Counter(step.call.op for step in steps).most_common())
+        numbers = sum(array.size for array in self.weights)
+        return [
+            f'Model: "{printable(self.name)}" (ONNX, opset {self.opsets.get("", 1)})',
+            *table(ends, ("", "name", "shape", "dtype")).split("\n"),
+            "",
+            *table(rows, ("#", "node", "operator", "constants"), right=(0, 3)).split("\n"),
+            "",
+            f"Operators: {counts or 'none'}",
+            f"Numbers in the file's weights: {numbers:,}",
+        ]
+
+
+def _ends(inputs: Sequence[ValueInfo], outputs: Sequence[ValueInfo]) -> list[tuple[str, ValueInfo]]:
+    return [("input", info) for info in inputs] + [("output", info) for info in outputs]
+
+
+def _shape(info: ValueInfo) -> str:
+    """ "(batch, 29, 12)", "?" where the file does not say it."""
+    if info.shape is None:
+        return "?"
+    if any(isinstance(size, str) for size in info.shape):
+        inner = ", ".join(printable(str(size)) for size in info.shape)
+        return f"({inner},)" if len(info.shape) == 1 else f"({inner})"
+    return shape_text([size for size in info.shape if not isinstance(size, str)])
+
+
+def _listed(problems: Sequence[str]) -> str:
+    """The problems, each once, "; " between them."""
+    once = list(dict.fromkeys(problems))
+    more = f"; and {len(once) - MAX_TOLD} more" if len(once) > MAX_TOLD else ""
+    return "; ".join(once[:MAX_TOLD]) + more
+
+
+def _as_input(value: Any, info: ValueInfo) -> np.ndarray:
+    """An argument as the array that an input wants. ValueError and TypeError that name the input."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"The input {info.name!r} must be an array of numbers. Received: dtype={array.dtype}")
+    wanted = np.dtype(info.dtype)
+    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise TypeError(f"The input {info.name!r} is of dtype {info.dtype}. Received: dtype={array.dtype}")
+    if info.shape is not None:
+        fits = array.ndim == len(info.shape) and all(
+            not isinstance(size, int) or size == got for size, got in zip(info.shape, array.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"The input {info.name!r} must have the shape {_shape(info)}. Received: {array.shape}")
+    return np.ascontiguousarray(array, wanted).reshape(array.shape)
+
+
+def _own(array: np.ndarray, given: Any) -> np.ndarray:
+    """An output that shares no memory with what is kept or what came in."""
+    shared = not array.flags.writeable or array.base is not None or any(array is value for value in given)
+    return np.array(array) if shared else array
