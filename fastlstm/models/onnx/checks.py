@@ -176,7 +176,8 @@ def _dtypes(call: Call, schema: Schema, types: Types, result: Any) -> tuple[list
             wrong.append(f"its input {formal.name} ({name!r}) is of dtype {dtype}, expected one of {allowed}")
         elif formal.shared and bound.setdefault(formal.shared, dtype) != dtype:
             wrong.append(f"its input {formal.name} ({name!r}) is of dtype {dtype}, another one is {bound[formal.shared]}")
-    own = list(result(call)) if result is not None else []
+    given = [types.get(name) if name else None for name in call.inputs]
+    own = list(result(call, given)) if result is not None else []
     dtypes: list[str | None] = []
     for k in range(len(call.outputs)):
         formal = _formal(schema.outputs, k)

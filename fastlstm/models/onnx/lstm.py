@@ -69,14 +69,15 @@ class Weights:
         self.features = w.shape[2]
         self.dtype = np.dtype("float64" if w.dtype == np.float64 else "float32")
         self.parts = [self._direction(k, w, r, b, p) for k in range(settings.directions)]
+        self.specs = [self._spec(part) for part in self.parts]
         self._prepared: dict[tuple[str, int], Any] = {}
 
     def _direction(self, k: int, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None) -> Direction:
-        bias = np.zeros(4 * self.units) if b is None else b[k, : 4 * self.units] + b[k, 4 * self.units :]
+        biases = np.zeros((2, 4 * self.units)) if b is None else b[k].reshape(2, -1)
         return Direction(
             w[k].T.astype(self.dtype),
             r[k].T.astype(self.dtype),
-            bias.astype(self.dtype),
+            biases.astype(self.dtype).sum(axis=0),
             None if p is None else p[k].astype(self.dtype),
             self.settings.functions[k],
             self.settings.clip,
@@ -84,18 +85,18 @@ class Weights:
             self.settings.reverse[k],
         )
 
-    def spec(self, k: int) -> RecurrentSpec | None:
-        """What a kernel must know of direction ``k``, or None where it is one for ``lstm_steps``."""
-        part = self.parts[k]
+    def _spec(self, part: Direction) -> RecurrentSpec | None:
+        """What a kernel must know of a direction, or None where it is one for ``lstm_steps``."""
         gate, candidate, out = part.activations
         if part.peepholes is not None or part.clip > 0 or part.input_forget or candidate != out:
             return None
-        if gate.keras is None or out.keras is None:
+        outer, inner = out.keras(self.dtype), gate.keras(self.dtype)
+        if outer is None or inner is None:
             return None
         return RecurrentSpec(
             units=self.units,
-            activation=activations.get(out.keras),
-            recurrent_activation=activations.get(gate.keras),
+            activation=activations.get(outer),
+            recurrent_activation=activations.get(inner),
             return_sequences=True,
             go_backwards=part.reverse,
             zero_output_for_mask=True,
@@ -112,7 +113,7 @@ class Weights:
 
     def run(self, k: int, x: np.ndarray, h: np.ndarray, c: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """Direction ``k`` over x [N,T,I] -> y [N,T,U] in the order of time, h and c [N,U]."""
-        spec = self.spec(k)
+        spec = self.specs[k]
         if spec is None:
             return run_steps(self.parts[k], x, h, c, valid)
         backend = selector.select(spec, x, valid).module

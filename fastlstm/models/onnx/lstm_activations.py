@@ -28,7 +28,8 @@ _PARAMETERS: dict[str, dict[str, float | None]] = {
 }
 _BY_LOWER = {name.lower(): name for name in _PARAMETERS}
 
-# Keras' function where an activation with these parameters is that function; float32 as the file has it.
+# Keras' function where an activation with these parameters is that function. A file has float32 parameters: what is not exact
+# there is Keras' function in float32 only.
 _KERAS: dict[tuple, str] = {
     ("Relu",): "relu",
     ("Tanh",): "tanh",
@@ -41,6 +42,7 @@ _KERAS: dict[tuple, str] = {
     ("HardSigmoid", float(np.float32(1 / 6)), 0.5): "hard_sigmoid",
     ("Elu", 1.0): "elu",
 }
+_IN_FLOAT32 = ("leaky_relu", "hard_sigmoid")
 
 
 class Activation(NamedTuple):
@@ -49,10 +51,10 @@ class Activation(NamedTuple):
     name: str
     parameters: tuple[float, ...]
 
-    @property
-    def keras(self) -> str | None:
-        """The name of the same function in Keras, None where there is none."""
-        return _KERAS.get((self.name, *self.parameters))
+    def keras(self, dtype: np.dtype) -> str | None:
+        """The name of the same function in Keras, None where there is none; ``dtype`` of the arithmetic."""
+        found = _KERAS.get((self.name, *self.parameters))
+        return None if found in _IN_FLOAT32 and dtype != np.float32 else found
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return _FUNCTIONS[self.name](x, *(np.asarray(value, x.dtype) for value in self.parameters))

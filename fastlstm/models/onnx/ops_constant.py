@@ -26,7 +26,7 @@ def _no_number(call: Call) -> str | None:
     return "its value is no array of numbers" if value_of(call) is None else None
 
 
-def _dtype(call: Call) -> list[str]:
+def _dtype(call: Call, given: Any) -> list[str]:
     value = value_of(call)
     assert value is not None
     return [value.dtype.name]
@@ -37,7 +37,7 @@ def _constant(call: Call) -> Any:
     return value_of(call)
 
 
-def _branch_dtypes(call: Call) -> list[str | None]:
+def _branch_dtypes(call: Call, given: Any) -> list[str | None]:
     """What either branch makes; None where that is not known."""
     branches = [call.attributes[name].dtypes for name in ("then_branch", "else_branch")]
     return [a or b for a, b in zip(*branches, strict=False)]

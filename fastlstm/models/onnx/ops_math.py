@@ -216,7 +216,7 @@ def _where(call: Call, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> A
 
 
 # -- casts ----------------------------------------------------------------------------------------------------------------
-def _target(call: Call) -> list[str]:
+def _target(call: Call, given: Any = ()) -> list[str]:
     return [DTYPES.get(call.attributes["to"], f"type {call.attributes['to']}")]
 
 

@@ -115,7 +115,7 @@ def _along(part: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
     return part.reshape([-1 if k == axis % x.ndim else 1 for k in range(x.ndim)])
 
 
-@operator("DequantizeLinear", latest=28, refuses=_blocks)
+@operator("DequantizeLinear", latest=28, refuses=_blocks, result=lambda call, given: given[1:2])
 def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None) -> Any:
     """(x - zero) scale in the dtype of the scale."""
     axis = call.attributes.get("axis", 1)
@@ -123,11 +123,7 @@ def _dequantize(call: Call, x: np.ndarray, scale: np.ndarray, zero: np.ndarray |
     return wide.astype(scale.dtype) * _along(scale, x, axis)
 
 
-def _zero_dtype(call: Call) -> list[str]:
-    return ["uint8"]  # where there is no zero point
-
-
-@operator("QuantizeLinear", latest=28, refuses=_blocks, result=_zero_dtype)
+@operator("QuantizeLinear", latest=28, refuses=_blocks, result=lambda call, given: ["uint8"])  # where there is no zero point
 def _quantize(call: Call, x: np.ndarray, scale: np.ndarray, zero: np.ndarray | None = None) -> Any:
     """x / scale, rounded half to even, + zero, cut to the range of the zero point's dtype."""
     axis, dtype = call.attributes.get("axis", 1), np.dtype(np.uint8) if zero is None else zero.dtype

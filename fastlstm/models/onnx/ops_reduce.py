@@ -156,7 +156,7 @@ def _batch_normalization(
     return ((x - columns[2]) * factor + columns[1]).astype(x.dtype)
 
 
-@operator("LayerNormalization", latest=17, result=lambda call: [None, "float32", "float32"])
+@operator("LayerNormalization", latest=17, result=lambda call, given: [None, "float32", "float32"])
 def _layer_normalization(call: Call, x: np.ndarray, scale: np.ndarray, bias: np.ndarray | None = None) -> Any:
     """Over all axes from ``axis`` on, in float32 or, for such inputs, in float64."""
     axes = tuple(range(normal_axis(call.attributes["axis"], x.ndim), x.ndim))

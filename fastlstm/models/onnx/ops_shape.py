@@ -192,7 +192,7 @@ def _fill(call: Call) -> np.ndarray:
 @operator(
     "ConstantOfShape",
     latest=25,
-    result=lambda call: [_fill(call).dtype.name],
+    result=lambda call, given: [_fill(call).dtype.name],
     refuses=lambda call: None if _fill(call).size == 1 else f"its value has {_fill(call).size} numbers, expected one",
 )
 def _constant_of_shape(call: Call, shape: np.ndarray) -> Any:

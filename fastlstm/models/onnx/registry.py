@@ -44,14 +44,15 @@ class Call(NamedTuple):
 class Operator(NamedTuple):
     """``latest``: the newest version that was read and written down here. ``make(call, constants)`` -> function of the arrays.
 
-    ``refuses(call)``: why a node cannot be run, or None. ``result(call)``: dtypes of outputs that the schema leaves open.
+    ``refuses(call)``: why a node cannot be run, or None. ``result(call, given)``: dtypes of outputs that the schema
+    leaves open, ``given`` those of the inputs, None where there is none.
     ``heavy``: costs more than its result is large, so that constants are not computed from it when a file is loaded.
     """
 
     make: Callable[[Call, Sequence[np.ndarray | None]], Callable[..., Any]]
     latest: int
     refuses: Callable[[Call], str | None] | None
-    result: Callable[[Call], Sequence[str | None]] | None
+    result: Callable[[Call, Sequence[str | None]], Sequence[str | None]] | None
     heavy: bool
     schema: Schema | None
 
@@ -63,7 +64,7 @@ def maker(
     *names: str,
     latest: int,
     refuses: Callable[[Call], str | None] | None = None,
-    result: Callable[[Call], Sequence[str | None]] | None = None,
+    result: Callable[[Call, Sequence[str | None]], Sequence[str | None]] | None = None,
     heavy: bool = False,
     domain: str = "",
     schema: Schema | None = None,
