@@ -35,7 +35,10 @@ class OnnxModel:
 
     def __init__(self, file: OnnxFile):
         checked, problems = check(file)
-        fold = Allowance(file.size, FOLD_RATIO)
+        self.weights = list(file.graph.constants.values())
+        # The weights may lie in other files, and in a branch of an If.
+        self._held = max(file.size, sum(array.nbytes for array in self.weights))
+        fold = Allowance(self._held, FOLD_RATIO)
         self._plan = Plan(checked, {}, fold)
         problems = [*problems, *self._plan.problems]
         if problems:
@@ -45,9 +48,7 @@ class OnnxModel:
         self.outputs: list[ValueInfo] = list(file.graph.outputs)
         self.metadata = file.metadata
         self.opsets = file.opsets
-        self.weights = list(file.graph.constants.values())
         self._file = file.name
-        self._held = file.size + fold.taken
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the graph.
