@@ -1,7 +1,8 @@
 """Loads mutated model files, many in one process; run by test_fuzz_files: ``python fuzz_runs.py FOLDER KIND COUNT SEED``.
 
-Prints one JSON line: outcomes, the longest time and the largest growth of memory. Anything but a model, a ValueError or an
-OSError that names the file ends the process with a traceback, as does a file that takes too long or too much memory.
+An ONNX model is also run once. Prints one JSON line: outcomes, the longest time and the largest growth of memory. Anything but a
+model, a ValueError or an OSError that names the file ends the process with a traceback, as does a file that takes too long or too
+much memory.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import fastlstm
 from fastlstm.io.torch_file import read_state_file
 
 SECONDS = 5.0  # for one file, on a busy machine
-MEMORY = 160 * 2**20  # fastlstm lets a file of any size unpack to 64 MiB, twice over for a moment
+MEMORY = 160 * 2**20  # fastlstm lets a file of any size unpack to 64 MiB, twice over for a moment; so an ONNX graph's values
 DATA = Path(__file__).parent / "data"
 SOURCES = [DATA / "keras3" / name for name in ("bidi_masking_stack", "convlstm_stack", "functional_init_state")]
 SOURCES += [DATA / "graphs" / name for name in ("attention", "recurrent", "translator", "rows")]
@@ -148,15 +149,26 @@ def mutated_safetensors(data: bytes, draw: random.Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
-def outcome(path: Path) -> str:
+def mutated_onnx(data: bytes, draw: random.Random) -> bytes:
+    import fuzz_onnx
+
+    return changed_bytes(data, draw) if draw.random() < 0.5 else fuzz_onnx.changed_model(data, draw)
+
+
+def outcome(path: Path, draw: random.Random) -> str:
     """ "model" or "error": a ValueError or OSError of just that class, whose message names the file."""
     told = None
+    kind = path.suffix[1:]
     try:
-        if path.suffix[1:] in TORCH:
+        if kind in TORCH:
             read_state_file(path)
             fastlstm.LSTM.from_torch(path)
         else:
-            fastlstm.load_model(path)
+            model = fastlstm.load_model(path)
+        if kind == "onnx":
+            import fuzz_onnx
+
+            fuzz_onnx.run(model, draw)
     except (ValueError, OSError) as error:
         told = error
     if told is None:
@@ -166,15 +178,30 @@ def outcome(path: Path) -> str:
     return "error"
 
 
-MUTATED = {"keras": mutated_keras, "h5": mutated_h5, "pt": mutated_pt, "safetensors": mutated_safetensors}
+MUTATED = {
+    "keras": mutated_keras,
+    "h5": mutated_h5,
+    "pt": mutated_pt,
+    "safetensors": mutated_safetensors,
+    "onnx": mutated_onnx,
+}
+
+
+def sources_of(kind: str) -> list[bytes]:
+    """The valid files of a kind."""
+    if kind == "onnx":
+        import fuzz_onnx
+
+        return fuzz_onnx.SOURCES
+    bases = [DATA / "torch" / name for name in TORCH[kind]] if kind in TORCH else SOURCES
+    return [base.with_suffix(f".{kind}").read_bytes() for base in bases]
 
 
 def main(folder: str, kind: str, count: int, seed: int) -> None:
     warnings.simplefilter("ignore")
     draw = random.Random(seed)
     path = Path(folder) / f"mutated.{kind}"
-    bases = [DATA / "torch" / name for name in TORCH[kind]] if kind in TORCH else SOURCES
-    sources = [base.with_suffix(f".{kind}").read_bytes() for base in bases]
+    sources = sources_of(kind)
     outcomes = {"model": 0, "error": 0}
     longest, largest = 0.0, 0
     for number in range(count):
@@ -183,7 +210,7 @@ def main(folder: str, kind: str, count: int, seed: int) -> None:
         tracemalloc.start()
         start = time.process_time()
         try:
-            outcomes[outcome(path)] += 1
+            outcomes[outcome(path, draw)] += 1
         except BaseException:
             print(f"mutation {number} of seed {seed}", file=sys.stderr)
             raise

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 
+NEEDED = {"keras": "h5py", "h5": "h5py", "onnx": "onnx"}
 
-@pytest.mark.parametrize("kind", ["keras", "h5", "pt", "safetensors"])
+
+@pytest.mark.parametrize("kind", ["keras", "h5", "pt", "safetensors", "onnx"])
 def test_mutated_files(kind, tmp_path):
-    if kind in ("keras", "h5"):
-        pytest.importorskip("h5py", reason="reading these model files needs h5py")
+    if kind in NEEDED:
+        pytest.importorskip(NEEDED[kind], reason=f"reading these files needs {NEEDED[kind]}")
     count = int(os.environ.get("FASTLSTM_FUZZ") or 60)
     script = Path(__file__).parent / "fuzz_runs.py"
     command = [sys.executable, str(script), str(tmp_path), kind, str(count), "7"]

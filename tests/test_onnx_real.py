@@ -100,7 +100,7 @@ SILERO = ["silero_vad", "silero_vad_16k_op15", "silero_vad_half", "silero_vad_op
 
 @pytest.mark.parametrize("name", SILERO)
 def test_the_files_of_the_package_silero_vad(extra_data, name):
-    """Exports of one network, with If on the sampling rate, opset 15 to 18: the same answers. ``half`` is another training of it."""
+    """Exports of one network, with If on the sampling rate, opset 15 to 18: the same answers. ``half`` is another training."""
     found = importlib.util.find_spec("silero_vad")
     if found is None or not found.submodule_search_locations:
         pytest.skip("the package silero-vad, whose models these are, is not installed")

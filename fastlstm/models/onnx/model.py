@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,7 +39,7 @@ class OnnxModel:
         # The weights may lie in other files, and in a branch of an If.
         self._held = max(file.size, sum(array.nbytes for array in self.weights))
         fold = Allowance(self._held, FOLD_RATIO)
-        self._plan = Plan(checked, {}, fold)
+        self._plan = Plan(checked, ChainMap(), fold)
         problems = [*problems, *self._plan.problems]
         if problems:
             raise ValueError(f"{file.name}: this ONNX model cannot be run here: {_listed(problems)}")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,13 +35,12 @@ class Step(NamedTuple):
 class Plan:
     """The steps of one graph. ``problems`` lists what makers and constants said against it."""
 
-    def __init__(self, checked: Checked, outer: Mapping[str, np.ndarray], fold: Allowance):
+    def __init__(self, checked: Checked, outer: ChainMap[str, np.ndarray], fold: Allowance):
         self.outputs = [value.name for value in checked.graph.outputs]
-        self.constants: dict[str, np.ndarray] = dict(checked.graph.constants)
         self.problems: list[str] = []
         self._fold = fold
         self.steps: list[Step] = []
-        visible = {**outer, **self.constants}
+        visible = ChainMap(dict(checked.graph.constants), *outer.maps)
         for call in checked.calls:
             self._add(call, visible)
         self.steps = _with_last_uses(self.steps, self.outputs)
@@ -48,10 +48,10 @@ class Plan:
         used = [*(name for step in self.steps for name in step.inputs), *self.outputs]
         self.needs = {name for name in used if name and name not in made}
         # Of the constants only those that steps and outputs ask for at run time are kept.
-        self.constants = {name: array for name, array in visible.items() if name in self.needs}
+        self.constants = {name: visible[name] for name in self.needs if name in visible}
         self.needs -= set(self.constants)
 
-    def _add(self, call: Call, visible: dict[str, np.ndarray]) -> None:
+    def _add(self, call: Call, visible: ChainMap[str, np.ndarray]) -> None:
         operator = OPERATORS[call.domain, call.op]
         constants = [visible.get(name) if name else None for name in call.inputs]
         try:
@@ -67,7 +67,7 @@ class Plan:
             return
         self.steps.append(Step(call, run, call.inputs, call.outputs, call.dtypes, ()))
 
-    def _folded(self, call: Call, run: Callable, constants: Sequence[Any], visible: dict[str, np.ndarray]) -> bool:
+    def _folded(self, call: Call, run: Callable, constants: Sequence[Any], visible: ChainMap[str, np.ndarray]) -> bool:
         """Computes a node of constants; False where the result is too large to be kept."""
         try:
             with running(self._fold), np.errstate(all="ignore"):
@@ -81,7 +81,7 @@ class Plan:
             return False
         return True
 
-    def _add_if(self, call: Call, visible: dict[str, np.ndarray]) -> None:
+    def _add_if(self, call: Call, visible: ChainMap[str, np.ndarray]) -> None:
         """The plans of both branches; of a constant condition the one that counts."""
         branches = [Plan(call.attributes[name], visible, self._fold) for name in ("else_branch", "then_branch")]
         for branch in branches:
