@@ -10,6 +10,7 @@ import functools
 import io
 import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,3 +126,9 @@ def test_operators_are_known_to_onnx():
         newest = onnx.defs.onnx_opset_version()
         if operator.latest <= newest:
             assert onnx.defs.get_schema(name, operator.latest, "").since_version == operator.latest, name
+
+
+def test_docs_list_every_operator():
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text("utf-8")
+    listed = re.findall(r"\w+", text.split("**Other operators**:")[1].split(". Products")[0])
+    assert sorted([*listed, "LSTM", "DynamicQuantizeLSTM"]) == sorted(name for _, name in OPERATORS)
