@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastlstm
-from fastlstm.io import keras_file, read_keras_file
+from fastlstm.io import archive, keras_file, read_keras_file
 
 pytest.importorskip("h5py", reason="reading .keras files needs h5py")
 
@@ -103,8 +103,8 @@ def test_duplicate_member(tmp_path):
 
 
 def test_too_many_members(tmp_path):
-    pairs = [*members_of().items(), *((f"assets/{k}", b"") for k in range(keras_file.MAX_MEMBERS))]
-    refusal(pack(tmp_path / "many.keras", pairs), f"at most {keras_file.MAX_MEMBERS}")
+    pairs = [*members_of().items(), *((f"assets/{k}", b"") for k in range(archive.MAX_MEMBERS))]
+    refusal(pack(tmp_path / "many.keras", pairs), f"at most {archive.MAX_MEMBERS}")
 
 
 def test_symbolic_link_member(tmp_path):
