@@ -114,15 +114,19 @@ def test_an_error_inside_names_file_and_node(tmp_path):
 
 
 def test_outputs_belong_to_the_caller():
-    """Neither the caller's input nor what the model keeps."""
+    """Neither the caller's input nor what the model keeps, and each output for itself."""
     nodes = [og.helper.make_node("Identity", ["a"], ["same"]), og.helper.make_node("Identity", ["w"], ["kept"])]
     nodes += [og.helper.make_node("Transpose", ["a"], ["turned"])]
-    model = og.load(og.model(nodes, {"a": A}, ["same", "kept", "turned"], {"w": A}))
+    nodes += [og.helper.make_node("Neg", ["a"], ["less"]), og.helper.make_node("Identity", ["less"], ["again"])]
+    model = og.load(og.model(nodes, {"a": A}, ["same", "kept", "turned", "less", "again"], {"w": A}))
     a = A.copy()
     for array in model(a):
         array += 1
     np.testing.assert_array_equal(a, A)
     np.testing.assert_array_equal(model(a)[1], A)
+    outputs = model(a)
+    outputs[3][:] = 0
+    np.testing.assert_array_equal(outputs[4], -A)
 
 
 def test_threads():
@@ -203,6 +207,13 @@ def test_the_contents_decide(tmp_path):
     (tmp_path / "k.onnx").write_bytes(KERAS.read_bytes())
     assert isinstance(fastlstm.load_model(tmp_path / "k.onnx"), fastlstm.Sequential)
     assert fastlstm.load_model(str(tmp_path / "noname"))(x).shape == (1, 1, 2)
+
+
+def test_where_a_file_of_keras_is_needed(tmp_path):
+    (tmp_path / "m.keras").write_bytes(network().SerializeToString())
+    model = fastlstm.load_model(KERAS)
+    with pytest.raises(ValueError, match=r"m\.keras: is an ONNX model, where a file of Keras is needed"):
+        model.load_weights(tmp_path / "m.keras")
 
 
 def test_fields_in_another_order():

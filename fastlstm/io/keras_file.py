@@ -20,6 +20,7 @@ import numpy as np
 from .archive import check_members, open_zip, read_member
 from .hdf5 import import_h5py, read_arrays, read_tree
 from .legacy_h5 import SKIPPED, LayerArrays, is_by_layer, layers_of, text_of, wanted
+from .onnx_file import is_onnx
 
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_JSON_BYTES = 16 * 2**20  # a config.json is some kilobytes; parsed JSON takes tens of times its size
@@ -66,6 +67,8 @@ def read_keras_stream(stream: IO[bytes], name: str) -> KerasFile:
 
 
 def _from_zip(stream: IO[bytes], name: str) -> KerasFile:
+    if is_onnx(stream):
+        raise ValueError(f"{name}: is an ONNX model, where a file of Keras is needed; `load_model` opens it")
     with open_zip(stream, name, "is neither a .keras file (no zip archive) nor HDF5 nor ONNX") as archive:
         members = check_members(archive, name, _size(stream))
         for required in (CONFIG, WEIGHTS):

@@ -65,7 +65,9 @@ class OnnxModel:
                 found = self._plan.run(values, allowance)
         except ValueError as error:
             raise ValueError(f"{self._file}: {error}") from error
-        results = [_own(array, values.values()) for array in found]
+        results: list[np.ndarray] = []
+        for array in found:
+            results.append(_own(array, [*values.values(), *results]))
         return results[0] if len(results) == 1 else results
 
     def predict(self, x: Any, batch_size: None = None, verbose: Any = "auto") -> Any:
@@ -159,6 +161,6 @@ def _as_input(value: Any, info: ValueInfo) -> np.ndarray:
 
 
 def _own(array: np.ndarray, given: Any) -> np.ndarray:
-    """An output that shares no memory with what is kept or what came in."""
+    """An output that shares no memory with what is kept, what came in or another output."""
     shared = not array.flags.writeable or array.base is not None or any(array is value for value in given)
     return np.array(array) if shared else array
