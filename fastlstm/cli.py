@@ -1,4 +1,6 @@
-"""The command ``fastlstm``: predict, train, info, doctor. In terms of ``load_model``, ``io.data_file``, ``report``, ``selector``.
+"""The command ``fastlstm``: predict, train, convert, info, doctor.
+
+In terms of ``load_model``, ``io.data_file``, ``report``, ``selector``; some commands have files of their own.
 
 Exit codes: 0 done; 2 wrong usage or bad input, with one line on stderr; 130 interrupted by Ctrl-C; 141 the reader of the
 output went away.
@@ -15,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import onnx_command, report, train_command
+from . import convert_command, onnx_command, report, train_command
 from .io import OnnxBytes, read_model_file
 from .io.data_file import READABLE, WRITABLE, DataFile, check_writable, read_data, suffix_of, write_array
 from .models import Sequential, load_model
@@ -66,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
 
     train_command.add_parser(commands, raw, _count)
 
+    convert_command.add_parser(commands, raw)
+
     info = commands.add_parser("info", help="show the layers, shapes and parameters of a model")
     info.add_argument("model", metavar="MODEL", help="a .keras, .h5 or .onnx file")
     info.set_defaults(run=_info)
@@ -93,7 +97,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command. Returns the exit code; wrong usage leaves through SystemExit(2), as argparse does."""
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        code = arguments.run(arguments)
         sys.stdout.flush()
     except RuntimeError as error:
         # Training went wrong in a way that no argument is to blame for (a loss that is not finite).
@@ -109,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError, MemoryError) as error:
         print(f"fastlstm: error: {printable(_one_line(error))}", file=sys.stderr)
         return 2
-    return 0
+    return code or 0
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,11 +11,14 @@ import io
 import json
 import random
 import sys
+import tempfile
 import time
 import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
+
+import numpy as np
 
 import fastlstm
 from fastlstm.io.torch_file import read_state_file
@@ -76,7 +79,7 @@ def changed_json(text: bytes, draw: random.Random) -> bytes:
         other_holder, other_key = draw.choice(places)
         what = draw.random()
         if what < 0.6:
-            holder[key] = draw.choice(WORDS)
+            holder[key] = json.loads(json.dumps(draw.choice(WORDS)))  # a copy: a list may be put into itself
         elif what < 0.8:
             holder[key] = json.loads(json.dumps(other_holder[other_key]))
         else:
@@ -149,6 +152,38 @@ def mutated_safetensors(data: bytes, draw: random.Random) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
+def mutated_npz(data: bytes, draw: random.Random) -> bytes:
+    """The bytes of the archive changed, or of an array, or values of the text that says what the arrays are."""
+    if draw.random() < 0.3:
+        return changed_bytes(data, draw)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    if draw.random() < 0.7:
+        text = str(np.load(io.BytesIO(members["fastlstm.npy"]), allow_pickle=False))
+        buffer = io.BytesIO()
+        np.save(buffer, np.array(changed_json(text.encode(), draw).decode()))
+        members["fastlstm.npy"] = buffer.getvalue()
+    else:
+        name = draw.choice(sorted(members))
+        members[name] = changed_bytes(members[name], draw)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return buffer.getvalue()
+
+
+def mutated_own_safetensors(data: bytes, draw: random.Random) -> bytes:
+    """As ``mutated_safetensors``, or values of the text that says what model the arrays belong to."""
+    if draw.random() < 0.4:
+        return mutated_safetensors(data, draw)
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"]["fastlstm"] = changed_json(header["__metadata__"]["fastlstm"].encode(), draw).decode()
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
 def mutated_onnx(data: bytes, draw: random.Random) -> bytes:
     import fuzz_onnx
 
@@ -158,7 +193,7 @@ def mutated_onnx(data: bytes, draw: random.Random) -> bytes:
 def outcome(path: Path, draw: random.Random) -> str:
     """ "model" or "error": a ValueError or OSError of just that class, whose message names the file."""
     told = None
-    kind = path.suffix[1:]
+    kind = path.name.partition(".")[2]
     try:
         if kind in TORCH:
             read_state_file(path)
@@ -183,6 +218,8 @@ MUTATED = {
     "h5": mutated_h5,
     "pt": mutated_pt,
     "safetensors": mutated_safetensors,
+    "npz": mutated_npz,
+    "own.safetensors": mutated_own_safetensors,
     "onnx": mutated_onnx,
 }
 
@@ -193,8 +230,18 @@ def sources_of(kind: str) -> list[bytes]:
         import fuzz_onnx
 
         return fuzz_onnx.SOURCES
+    if kind in ("npz", "own.safetensors"):
+        return [_own(source.with_suffix(".keras"), kind) for source in SOURCES]
     bases = [DATA / "torch" / name for name in TORCH[kind]] if kind in TORCH else SOURCES
     return [base.with_suffix(f".{kind}").read_bytes() for base in bases]
+
+
+def _own(path: Path, kind: str) -> bytes:
+    """fastlstm's own file of a model that Keras saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / f"m.{kind}"
+        fastlstm.load_model(path).save(made)
+        return made.read_bytes()
 
 
 def main(folder: str, kind: str, count: int, seed: int) -> None:

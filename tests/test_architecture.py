@@ -46,7 +46,7 @@ STOREYS = (
     ("models",),
     ("report",),
     ("fastlstm",),  # fastlstm/__init__.py
-    ("train_command", "onnx_command"),
+    ("train_command", "onnx_command", "convert_command"),
     ("cli",),
     ("__main__",),
 )

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-NEEDED = {"keras": "h5py", "h5": "h5py", "onnx": "onnx"}
+NEEDED = {"keras": "h5py", "h5": "h5py", "onnx": "onnx", "npz": "h5py", "own.safetensors": "h5py"}
 
 
-@pytest.mark.parametrize("kind", ["keras", "h5", "pt", "safetensors", "onnx"])
+@pytest.mark.parametrize("kind", ["keras", "h5", "pt", "safetensors", "onnx", "npz", "own.safetensors"])
 def test_mutated_files(kind, tmp_path):
     if kind in NEEDED:
         pytest.importorskip(NEEDED[kind], reason=f"reading these files needs {NEEDED[kind]}")

@@ -57,10 +57,12 @@ def _naming(file: str, what: str) -> Iterator[None]:
 
 
 class Tree(NamedTuple):
-    """What is in a file: ``arrays`` by path, and the wanted ``attributes`` of each group by its path ("" for the root)."""
+    """What is in a file: ``arrays`` by path, the wanted ``attributes`` of each group by its path ("" for the root), and the
+    top-level groups that were ``skipped``."""
 
     arrays: dict[str, np.ndarray]
     attributes: dict[str, dict[str, Any]]
+    skipped: tuple[str, ...] = ()
 
 
 def read_arrays(data: bytes, file: str, skip: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
@@ -122,12 +124,14 @@ def _read_tree(h5py: Any, root: Any, source: _Source, skip: tuple[str, ...], wan
     """Walks all groups by hand: h5py's own visitors give no say in which links are followed."""
     arrays: dict[str, np.ndarray] = {}
     attributes: dict[str, dict[str, Any]] = {}
+    skipped: tuple[str, ...] = ()
     pending: list[tuple[Any, str, int]] = [(root, "", 0)]
     seen = 0
     while pending:
         group, prefix, depth = pending.pop()
         with _naming(source.file, f"HDF5 group '{prefix or '/'}'"):
             names = [name for name in group if prefix or name not in skip]
+            skipped += tuple(name for name in skip if not prefix and name in group)
             listed = [name for name in group.attrs if isinstance(name, str)]  # bytes: a damaged name
         attributes[prefix] = {str(name): _read_attribute(group, name, prefix, source) for name in listed if wanted(name)}
         for name in names:
@@ -140,7 +144,7 @@ def _read_tree(h5py: Any, root: Any, source: _Source, skip: tuple[str, ...], wan
                 pending.append((item, path, depth + 1))
             else:
                 arrays[path] = _read_dataset(h5py, item, path, source)
-    return Tree(arrays, attributes)
+    return Tree(arrays, attributes, skipped)
 
 
 def _read_attribute(group: Any, name: str, path: str, source: _Source) -> Any:

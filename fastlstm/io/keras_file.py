@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from .archive import check_members, open_zip, read_member
-from .hdf5 import import_h5py, read_arrays, read_tree
+from .hdf5 import import_h5py, read_tree
 from .legacy_h5 import SKIPPED, LayerArrays, is_by_layer, layers_of, text_of, wanted
 from .onnx_file import is_onnx
 
@@ -31,7 +31,8 @@ _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 class KerasFile(NamedTuple):
     """What a file holds: ``name`` for messages, ``config`` and ``metadata`` as written, ``arrays`` by HDF5 path.
 
-    ``layers``: in files that keep weights by layer name, the arrays of each layer; None in those that go by path.
+    ``layers``: in files that keep weights by layer name, the arrays of each layer; None in those that go by path. ``layout``:
+    "torch" where names and arrays are those of PyTorch. ``left_out``: groups of the file that are not read (optimizer state).
     """
 
     name: str
@@ -39,6 +40,8 @@ class KerasFile(NamedTuple):
     metadata: dict[str, Any]
     arrays: dict[str, np.ndarray]
     layers: list[LayerArrays] | None = None
+    layout: str = "keras"
+    left_out: tuple[str, ...] = ()
 
 
 def read_keras_file(file: str | os.PathLike | IO[bytes]) -> KerasFile:
@@ -77,8 +80,8 @@ def _from_zip(stream: IO[bytes], name: str) -> KerasFile:
         config = _read_json(archive, members, CONFIG, name)
         metadata = _read_json(archive, members, METADATA, name) if METADATA in members else {}
         weights = read_member(archive, members[WEIGHTS], name)
-    arrays = read_arrays(weights, f"{name}: {WEIGHTS}", skip=("optimizer",))
-    return KerasFile(name, config, metadata, arrays)
+    tree = read_tree(weights, f"{name}: {WEIGHTS}", skip=("optimizer",))
+    return KerasFile(name, config, metadata, tree.arrays, left_out=tree.skipped)
 
 
 def read_weights_file(path: str | os.PathLike) -> KerasFile:
@@ -105,7 +108,7 @@ def _from_hdf5(stream: IO[bytes], name: str) -> KerasFile:
     )
     if training:
         config = {**config, "training_config": training}
-    return KerasFile(name, config, metadata, tree.arrays, layers)
+    return KerasFile(name, config, metadata, tree.arrays, layers, left_out=tree.skipped)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,8 @@ from typing import IO, Any, NamedTuple
 
 from .keras_file import KerasFile, opened, read_keras_stream
 from .onnx_file import is_onnx
+from .own_file import is_own_npz, read_own_npz, read_own_safetensors
+from .safetensors import is_safetensors
 
 
 class OnnxBytes(NamedTuple):
@@ -18,11 +20,20 @@ class OnnxBytes(NamedTuple):
 
 
 def read_model_file(file: str | os.PathLike | IO[bytes]) -> KerasFile | OnnxBytes:
-    """What is in a ``.keras``, ``.h5`` or ``.onnx`` file: a path or a binary file object.
+    """What is in a ``.keras``, ``.h5`` or ``.onnx`` file, or in an ``.npz`` or ``.safetensors`` file of fastlstm: a path or a
+    binary file object.
 
-    OSError where it cannot be opened; for files of Keras the errors of ``keras_file.read_keras_file``.
+    OSError where it cannot be opened; for files of Keras the errors of ``keras_file.read_keras_file``, for those of fastlstm
+    the ones of ``own_file``.
     """
     with opened(file) as (stream, name):
+        stream.seek(0)
+        head = stream.read(16)
+        stream.seek(0)
+        if is_safetensors(head):
+            return read_own_safetensors(stream, name)
+        if head[:2] == b"PK" and is_own_npz(stream):
+            return read_own_npz(stream, name)
         if is_onnx(stream):
             stream.seek(0)
             return OnnxBytes(stream.read(), name, _folder(file))

@@ -78,7 +78,8 @@ class Model(Trainer):
     def save(self, filepath: Any, overwrite: bool = True) -> None:
         """Writes a ``.keras`` file that Keras 3 and ``load_model`` open: layers, weights, and what ``compile`` was told.
 
-        ``filepath``: a path that ends in ".keras", or a binary file object. The file appears complete or not at all. The state
+        ``filepath``: a path that ends in ".keras", or a binary file object; or a path that ends in ".npz" or ".safetensors", for
+        a file with the same contents that ``load_model`` opens without h5py. The file appears complete or not at all. The state
         of the optimizer and carried states are not in it. ValueError for another suffix and before build, FileExistsError
         with ``overwrite=False``, OSError where it cannot be written, ImportError without h5py.
         """

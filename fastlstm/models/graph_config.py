@@ -6,8 +6,10 @@ as Keras 1 and 2 did: ``[[[layer, node, tensor, kwargs], …], …]``.
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..layers import Bidirectional, InputLayer, Layer
@@ -21,6 +23,19 @@ from ..layers.wrapper import reading_shared, restored, serialize, writing_shared
 # A tensor of the config: name of the layer, number of its call, number of its output.
 Place = tuple[str, int, int]
 Make = Callable[[Mapping[str, Any]], Layer]
+# What calls of Keras 2 meant and those of Keras 3 cannot say; in configs of fastlstm's own files among the kwargs of a call.
+_OLD_CALLS = ("keeps_mask", "always_training")
+_own: contextvars.ContextVar[bool] = contextvars.ContextVar("fastlstm_own_config", default=False)
+
+
+@contextlib.contextmanager
+def writing_own() -> Iterator[None]:
+    """Inside, configs are for fastlstm's own files, and may hold what Keras 3 cannot say."""
+    token = _own.set(True)
+    try:
+        yield
+    finally:
+        _own.reset(token)
 
 
 # -- model -> config ----------------------------------------------------------------------------------------------------
@@ -49,10 +64,10 @@ def _config(model: Any) -> dict[str, Any]:
     entries = []
     for layer in model._steps:
         nodes = [node for node in model._graph.all_nodes if node.layer is layer and node.inputs is not None]
-        if any(key in node.options for node in nodes for key in ("keeps_mask", "always_training")):
+        if not _own.get() and any(key in node.options for node in nodes for key in _OLD_CALLS):
             raise ValueError(
                 f'The model "{model.name}" of Keras 2 calls layer "{layer.name}" with an implicit mask beside its initial state, '
-                "or with dropout in inference; the config of Keras 3 cannot say that"
+                "or with dropout in inference; the config of Keras 3 cannot say that (fastlstm's .npz and .safetensors files can)"
             )
         operation = isinstance(layer, Operation)
         calls = [
@@ -274,6 +289,7 @@ class _Reader:
         swap = lambda leaf: self._made_tensor(leaf) if isinstance(leaf, _Ref) else leaf  # noqa: E731
         arguments, options = mapped(swap, call.arguments), mapped(swap, call.options)
         training = options.pop("training", False) is True
+        kept = {name: True for name in _OLD_CALLS if options.pop(name, None) is True}
         if isinstance(layer, Operation):
             inputs, options = arguments, _operation_options(layer, options)
         elif call.legacy:
@@ -291,6 +307,7 @@ class _Reader:
             node.options["keeps_mask"] = True
         if training:
             node.options["always_training" if self.legacy else "training"] = True
+        node.options.update(kept)
         return node
 
     def _made_tensor(self, ref: _Ref) -> KerasTensor:

@@ -35,7 +35,8 @@ SPARE_WEIGHTS = 1_000_000
 def load_model(
     filepath: str | os.PathLike | IO[bytes], custom_objects: Any = None, compile: bool = True, safe_mode: bool = True
 ) -> Any:
-    """The model of a ``.keras`` or ``.h5`` file: a Sequential or a functional Model, built and with its weights.
+    """The model of a ``.keras`` or ``.h5`` file, or of an ``.npz`` or ``.safetensors`` file that fastlstm wrote: a Sequential or
+    a functional Model, built and with its weights.
 
     Of an ``.onnx`` file: an OnnxModel, which the other arguments have nothing to say to.
 
@@ -44,7 +45,8 @@ def load_model(
     is compiled as the file says, once somebody trains it. ``safe_mode``: accepted; code in a file is never executed.
     Files of Keras 2 mean what they meant then: ``hard_sigmoid`` is clip(0.2x + 0.5), for one.
     Errors: OSError where the file cannot be opened; ValueError, naming the file and what is wrong, for a damaged file, one that
-    holds weights only, layers that fastlstm does not know, and weights that do not fit; ImportError without h5py, or onnx.
+    holds weights only, layers that fastlstm does not know, and weights that do not fit; ImportError where a file of
+    Keras is to be read without h5py, or an ONNX file without onnx.
     """
     from ..io import OnnxBytes, read_model_file  # zipfile and what it needs cost 10 ms, which only those pay who load a file
 

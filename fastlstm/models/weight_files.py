@@ -38,7 +38,11 @@ def assign_file(model: Any, file: KerasFile, skip_mismatch: bool = False, by_nam
     name of one in the file, which must be of the layout of Keras 1 and 2 (``.h5``), as in Keras.
     """
     parts: list[Callable[[], list[Pair]]]
-    if file.layers is not None:
+    if file.layout == "torch":
+        from .torch_layout import torch_pairs
+
+        parts = [functools.partial(torch_pairs, model, file.arrays, file.name)]
+    elif file.layers is not None:
         found = _by_name(model, file) if by_name else _in_order(model, file)
         parts = [functools.partial(_legacy_pairs, layer, entry, file.name) for layer, entry in found]
     elif by_name:

@@ -1,26 +1,24 @@
 """A model -> ``.keras`` and ``.weights.h5`` files, as Keras 3 writes them (keras-spec 13). The other way round: ``saving``.
 
-In terms of the layers' ``get_config`` and ``io.keras_writer``. Used by ``Model.save`` and ``save_weights``.
+In terms of the layers' ``get_config``, ``io.keras_writer`` and, for ``.npz`` and ``.safetensors``, ``own_writing``.
+Used by ``Model.save`` and ``save_weights``.
 """
 
 from __future__ import annotations
 
-import datetime
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ..layers.base import Layer
 from ..layers.wrapper import serialize, writing_shared
-from ..version import __version__
+from ..variable import Variable
+from .own_writing import metadata, save_own
 from .sequential import Sequential
 from .weight_paths import INNER, groups, holders, variables
 
 if TYPE_CHECKING:
     from .base import Model
 
-FORMAT = "3.15.1"  # the version of Keras whose files these are like
 # Layers without weights that Keras builds all the same, and says so in the file.
 _BUILT = ("Cropping1D", "Flatten", "Permute", "RepeatVector", "UpSampling1D", "ZeroPadding1D")
 
@@ -29,44 +27,48 @@ def save_model(model: Model, filepath: Any, overwrite: bool = True) -> None:
     """``Model.save``."""
     from ..io.keras_writer import write_keras_file
 
-    _check_target(filepath, ".keras", overwrite)
-    arrays, names = _weights(model)
-    metadata = {
-        "keras_version": FORMAT,
-        "date_saved": datetime.datetime.now().strftime("%Y-%m-%d@%H:%M:%S"),
-        "written_by": f"fastlstm {__version__}",
-    }
-    write_keras_file(filepath, model_config(model), metadata, arrays, names)
+    suffix = _check_target(filepath, (".keras", ".npz", ".safetensors"), overwrite)
+    placed, names = placed_variables(model)
+    if suffix != ".keras":
+        save_own(model, filepath, placed)
+        return
+    arrays = {path: variable.value for path, variable in placed.items()}
+    write_keras_file(filepath, model_config(model), metadata(), arrays, names)
 
 
 def save_weights(model: Model, filepath: Any, overwrite: bool = True) -> None:
     """``Model.save_weights``."""
     from ..io.keras_writer import write_weights_file
 
-    _check_target(filepath, ".weights.h5", overwrite)
-    write_weights_file(filepath, *_weights(model))
+    _check_target(filepath, (".weights.h5",), overwrite)
+    placed, names = placed_variables(model)
+    write_weights_file(filepath, {path: variable.value for path, variable in placed.items()}, names)
 
 
-def _check_target(filepath: Any, suffix: str, overwrite: bool) -> None:
-    if suffix == ".keras" and callable(getattr(filepath, "write", None)):
-        return
+def _check_target(filepath: Any, suffixes: tuple[str, ...], overwrite: bool) -> str:
+    """The suffix of a path, one of ``suffixes``; of a file object the first of them."""
+    if ".keras" in suffixes and callable(getattr(filepath, "write", None)):
+        return suffixes[0]
     if not isinstance(filepath, str | os.PathLike):
         raise TypeError(f"The argument `filepath` must be a str or an os.PathLike. Received: {type(filepath).__name__}")
     path = os.fsdecode(filepath)
-    if not path.endswith(suffix):
-        raise ValueError(f"The argument `filepath` must end in {suffix!r}. Received: filepath={path!r}")
+    suffix = next((suffix for suffix in suffixes if path.endswith(suffix)), None)
+    if suffix is None:
+        expected = " or ".join(map(repr, suffixes))
+        raise ValueError(f"The argument `filepath` must end in {expected}. Received: filepath={path!r}")
     if not overwrite and os.path.exists(path):
         raise FileExistsError(f"{path}: the file exists, and overwrite=False")
+    return suffix
 
 
 # -- weights ------------------------------------------------------------------------------------------------------------
-def _weights(model: Model) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Arrays by HDF5 path, and the layer's name by group. ValueError for models that a file cannot hold."""
+def placed_variables(model: Model) -> tuple[dict[str, Variable], dict[str, str]]:
+    """Variables by HDF5 path, and the layer's name by group. ValueError for models that a file cannot hold."""
     if not model.built:
         raise ValueError(f'The model "{model.name}" has no weights yet: call `model.build(shape)` before saving')
     if len({id(layer) for layer in model.layers}) < len(model.layers):
         raise ValueError(f'The model "{model.name}" uses one layer in two places, which a file cannot express')
-    arrays: dict[str, np.ndarray] = {}
+    placed: dict[str, Variable] = {}
     names = {"vars": model.name}
     seen: set[int] = set()
     for group, layer in groups(model.layers):
@@ -74,9 +76,9 @@ def _weights(model: Model) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         names |= {f"{inner}/vars": holder.name for inner, holder in holders(path, layer)}
         for dataset, variable in variables(path, layer):
             if id(variable) not in seen:  # a layer in two models is written where it is met first, as Keras does
-                arrays[dataset] = variable.value
+                placed[dataset] = variable
             seen.add(id(variable))
-    return arrays, names
+    return placed, names
 
 
 # -- config -------------------------------------------------------------------------------------------------------------
