@@ -12,7 +12,8 @@ from .tables import human_bytes, printable
 
 _CONVERT = """\
 MODEL
-  any file of a whole model that `fastlstm predict` opens: .keras, .h5, .npz, .safetensors
+  any file of a whole model of layers that `fastlstm predict` opens: .keras, .h5, .npz, .safetensors; or weights of a
+  torch.nn.LSTM in .pt, .pth or .safetensors, which become a model that returns the output of every step
 
 OUT
   .keras        for Keras 3 and for fastlstm
@@ -36,13 +37,14 @@ def add_parser(commands: Any, formatter: Any) -> None:
         default="keras",
         help="names in a .safetensors: those of Keras (default), or of PyTorch (LSTM, Bidirectional, Dense, Embedding)",
     )
+    parser.add_argument("--prefix", metavar="NAME", help="which LSTM of a file of PyTorch's weights: what its names begin with")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Converts; errors as of ``cli.main``."""
     check_writable(arguments.output, (".keras", ".h5", ".npz", ".safetensors"))
-    done = convert(arguments.model, arguments.output, arguments.layout)
+    done = convert(arguments.model, arguments.output, arguments.layout, arguments.prefix)
     parameters = sum(variable.size for variable in done.model.weights)
     lines = [
         ("model", f"{arguments.model}: {len(done.model.layers)} layers, {parameters:,} parameters"),

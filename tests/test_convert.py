@@ -15,6 +15,7 @@ from test_legacy_h5 import draw, lstm_weights, translator, translator_weights
 
 import fastlstm
 from fastlstm import LSTM, Dense, GaussianNoise, InputLayer, Sequential
+from fastlstm.io.safetensors import write_safetensors
 from fastlstm.models import converting
 from fastlstm.models.converting import convert, largest_difference
 from fastlstm.models.sample_inputs import sample_inputs
@@ -128,15 +129,12 @@ def test_what_the_file_says_of_training_and_nobody_understands(capsys, tmp_path)
 def test_a_wrong_file_is_never_left_behind(capsys, tmp_path, monkeypatch):
     out = tmp_path / "m.npz"
     out.write_bytes(b"what was there")
-    real = converting.build_model
-    built, spoiling = [], []
+    real, spoiling = converting.load_model, []
 
-    def broken(file, *args):
-        """The second model, read back, is another one."""
-        model = real(file, *args)
-        built.append(model)
-        if len(built) == 2:
-            spoiling[-1](model)
+    def broken(path):
+        """What is read back is another one."""
+        model = real(path)
+        spoiling[-1](model)
         return model
 
     def spoil_weights(model):
@@ -145,16 +143,14 @@ def test_a_wrong_file_is_never_left_behind(capsys, tmp_path, monkeypatch):
     def spoil_answers(model):
         model.layers[-1].activation = fastlstm.activations.get("linear")
 
-    monkeypatch.setattr(converting, "build_model", broken)
+    monkeypatch.setattr(converting, "load_model", broken)
     for spoil, words in ((spoil_weights, "the weight"), (spoil_answers, "answers differently by")):
-        built.clear()
         spoiling.append(spoil)
         message = refused(capsys, "convert", SPEAKERS, out)
         assert "m.npz: was not written: read back" in message
         assert words in message
         assert out.read_bytes() == b"what was there"
         assert os.listdir(tmp_path) == ["m.npz"]
-    built.clear()
     spoiling.append(lambda model: None)
     assert run(capsys, "convert", SPEAKERS, out)[0] == 0
     assert out.read_bytes() != b"what was there"
@@ -207,3 +203,47 @@ def test_sample_inputs():
     numbers = sample_inputs(Sequential([InputLayer((5, 4)), Dense(3)]))[0]
     assert numbers.dtype == np.float32
     assert numbers.std() > 0.5
+
+
+# -- weights of PyTorch -------------------------------------------------------------------------------------------------
+def torch_weights(path, layers=2, more=()):
+    """The weights of a bidirectional torch.nn.LSTM(4, 3, layers)."""
+    tensors = {}
+    for number in range(layers):
+        for half in ("", "_reverse"):
+            shapes = {"weight_ih": (12, 6 if number else 4), "weight_hh": (12, 3), "bias_ih": (12,), "bias_hh": (12,)}
+            for k, (name, shape) in enumerate(shapes.items()):
+                tensors[f"rnn.{name}_l{number}{half}"] = draw(*shape, seed=k + 7 * number)
+    write_safetensors(path, {**tensors, **dict(more)})
+    return tensors
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".npz", ".weights.h5"])
+def test_weights_of_pytorch_become_a_model(suffix, capsys, tmp_path):
+    tensors = torch_weights(tmp_path / "w.safetensors")
+    code, text, _ = run(capsys, "convert", tmp_path / "w.safetensors", tmp_path / f"m{suffix}")
+    assert code == 0
+    assert "2 layers" in text
+    assert "tensors in the file" not in text
+    if suffix == ".weights.h5":
+        return
+    model = fastlstm.load_model(tmp_path / f"m{suffix}")
+    x = draw(2, 5, 4)
+    want = LSTM.from_torch(tensors, return_sequences=True)(x)
+    assert want.shape == (2, 5, 6)
+    np.testing.assert_allclose(model(x), want, rtol=0, atol=1e-6)
+
+
+def test_other_weights_in_the_file_are_told(capsys, tmp_path):
+    torch_weights(tmp_path / "w.safetensors", more={"conv.weight": draw(2, 2), "lstm.weight_ih": draw(4, 2)})
+    assert "prefix" in refused(capsys, "convert", tmp_path / "w.safetensors", tmp_path / "m.npz")
+    torch_weights(tmp_path / "w.safetensors", more={"conv.weight": draw(2, 2)})
+    code, text, _ = run(capsys, "convert", "--prefix", "rnn", tmp_path / "w.safetensors", tmp_path / "m.npz")
+    assert code == 0
+    assert "not kept   1 of the 17 tensors in the file" in text
+    assert "prefix" in refused(capsys, "convert", "--prefix", "rnn", SPEAKERS, tmp_path / "m.npz")
+
+
+def test_onnx_graphs_are_not_converted(capsys, tmp_path):
+    (tmp_path / "m.onnx").write_bytes(b"\x08\x08")
+    assert "graph of ONNX operators" in refused(capsys, "convert", tmp_path / "m.onnx", tmp_path / "m.npz")

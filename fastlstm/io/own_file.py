@@ -18,9 +18,9 @@ from typing import IO, Any
 import numpy as np
 
 from .archive import check_members, open_zip, read_member
-from .keras_file import MAX_JSON_BYTES, KerasFile, parse_json
+from .keras_file import MAX_JSON_BYTES, KerasFile, opened, parse_json
 from .keras_writer import replacing
-from .safetensors import bfloat16_values, read_safetensors, write_safetensors
+from .safetensors import bfloat16_values, read_opened, write_safetensors
 
 KEY = "fastlstm"
 VERSION = 1
@@ -71,9 +71,15 @@ def _keras_file(text: str, arrays: dict[str, np.ndarray], file: str) -> KerasFil
 
 
 # -- .safetensors -------------------------------------------------------------------------------------------------------
+def is_own_safetensors(path: str | os.PathLike) -> bool:
+    """Whether a .safetensors file says in its metadata that a model of fastlstm is in it. Errors as of its reader."""
+    with opened(path) as (stream, file):
+        return KEY in read_opened(stream, file)[1]
+
+
 def read_own_safetensors(stream: IO[bytes], file: str) -> KerasFile:
-    """The model in a .safetensors file named ``file``. Errors as of ``read_safetensors``; ValueError where it holds weights only."""
-    arrays, metadata = read_safetensors(stream)
+    """The model in a .safetensors file. Errors as of ``safetensors.read_safetensors``; ValueError where it holds weights only."""
+    arrays, metadata = read_opened(stream, file)
     if KEY not in metadata:
         raise ValueError(
             f"{file}: holds weights only, no model (its metadata have no entry {KEY!r}). The arrays in it: "

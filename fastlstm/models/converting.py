@@ -9,17 +9,20 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..layers import Layer
+from ..layers import LSTM, InputLayer, Layer
 from ..layers.nest import flatten
+from ..layers.torch_lstm import TorchLSTM
+from ..layers.torch_weights import torch_state_dict
 from .base import Model
 from .functional import Functional
 from .sample_inputs import sample_inputs
-from .saving import build_model, load_weights
+from .saving import build_model, load_model, load_weights
+from .sequential import Sequential
 from .writing import placed_variables, save_own
 
 if TYPE_CHECKING:
@@ -27,6 +30,15 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".keras", ".weights.h5", ".npz", ".safetensors")
 TOLERANCE = 1e-5  # of |a - b| / max(1, |b|); the weights must be the same to the last bit
+
+
+class Source(NamedTuple):
+    """The model to convert: its file's ``name``, ``make`` makes it anew, ``file``: what is in it where it is one of layers."""
+
+    name: str
+    make: Callable[[], Any]
+    file: KerasFile | None
+    notes: tuple[str, ...] = ()
 
 
 class Converted(NamedTuple):
@@ -39,35 +51,71 @@ class Converted(NamedTuple):
     size: int
 
 
-def convert(source: Any, target: str, layout: str = "keras") -> Converted:
+def convert(source: Any, target: str, layout: str = "keras", prefix: str | None = None) -> Converted:
     """Writes the model in the file ``source`` to ``target``, whose suffix is one of ``SUFFIXES``.
 
-    ``layout``: "torch" for PyTorch's names and arrays in a ``.safetensors``. An existing file is replaced only by one that was
-    read back and answers like the source. ValueError where the format cannot hold the model, and where the answers differ;
-    other errors as of ``load_model`` and ``Model.save``.
+    ``layout``: "torch" for PyTorch's names and arrays in a ``.safetensors``. ``prefix``: which LSTM of a file of PyTorch's
+    weights, as of ``LSTM.from_torch``; it becomes a Sequential whose output has all steps, as in PyTorch. An existing file is
+    replaced only by one that was read back and answers like the source. ValueError where the format cannot hold the model, and
+    where the answers differ; other errors as of ``load_model`` and ``Model.save``.
     """
     suffix = next((known for known in SUFFIXES if target.endswith(known)), None)
     if suffix is None:
         raise ValueError(f"{target}: the output must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if layout == "torch" and suffix != ".safetensors":
         raise ValueError(f"{target}: the layout of PyTorch is for .safetensors files")
-    file = _read(source)
-    model = build_model(file)
-    notes = lost(file, model, suffix, layout)
+    found = _source(source, prefix)
+    model = found.make()
+    notes = [*found.notes, *lost(found.file, model, suffix, layout)]
     with _beside(target, suffix) as temporary:
         try:
             _write(model, temporary, suffix, layout)
         except ValueError as error:
-            raise ValueError(f"{target}: the model in {file.name} cannot be written so: {error}") from error
-        difference = _compared(file, model, temporary, suffix, target)
+            raise ValueError(f"{target}: the model in {found.name} cannot be written so: {error}") from error
+        difference = _compared(found, model, temporary, suffix, target)
         size = os.path.getsize(temporary)
     return Converted(model, notes, difference, size)
 
 
-def _read(source: Any) -> KerasFile:
-    from ..io.model_file import read_model_file
+def _source(path: Any, prefix: str | None) -> Source:
+    """ValueError for graphs of ONNX operators, and for weights that ``LSTM.from_torch`` cannot read."""
+    from ..io import OnnxBytes, read_model_file
 
-    return read_model_file(source)
+    if is_torch(path):
+        return Source(os.fsdecode(path), lambda: _of_torch(path, prefix), None, _other_tensors(path, _of_torch(path, prefix)))
+    if prefix is not None:
+        raise ValueError(f"{path}: a prefix names an LSTM of a file of PyTorch's weights, which this is not")
+    file = read_model_file(path)
+    if isinstance(file, OnnxBytes):
+        raise ValueError(f"{file.name}: is a graph of ONNX operators, not of layers; such models can be run, not converted")
+    return Source(file.name, lambda: build_model(file), file)
+
+
+def is_torch(path: Any) -> bool:
+    """Whether a file holds weights of PyTorch, by its suffix: .pt, .pth, or a .safetensors that no model of fastlstm is in."""
+    from ..io.own_file import is_own_safetensors
+
+    name = os.fsdecode(path).lower()
+    return name.endswith((".pt", ".pth")) or (name.endswith(".safetensors") and not is_own_safetensors(path))
+
+
+def _other_tensors(path: Any, model: Sequential) -> tuple[str, ...]:
+    """A note where the file has more tensors than the LSTM."""
+    from ..io.torch_file import read_state_file
+
+    taken = sum(len(torch_state_dict(layer)) for layer in model.layers)
+    total = sum(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flatten(read_state_file(path)))
+    return (f"{total - taken} of the {total} tensors in the file, which are no part of this LSTM",) if total > taken else ()
+
+
+def _of_torch(path: Any, prefix: str | None) -> Sequential:
+    """The LSTM in a file of PyTorch's weights as a stack of Keras' layers."""
+    layer = LSTM.from_torch(path, return_sequences=True, prefix=prefix)
+    try:
+        layers = layer.as_layers() if isinstance(layer, TorchLSTM) else [layer]
+    except ValueError as error:
+        raise ValueError(f"{os.fsdecode(path)}: {error}") from error
+    return Sequential([InputLayer((None, layer.input_spec.axes[2]), dtype=layer.compute_dtype), *layers])
 
 
 def _write(model: Any, path: str, suffix: str, layout: str) -> None:
@@ -97,14 +145,14 @@ def _beside(target: str, suffix: str) -> Iterator[str]:
 
 
 # -- comparison ---------------------------------------------------------------------------------------------------------
-def _compared(file: KerasFile, model: Any, path: str, suffix: str, target: str) -> float | None:
+def _compared(source: Source, model: Any, path: str, suffix: str, target: str) -> float | None:
     """The difference between the answers of ``model`` and of the file ``path``. ValueError where it is no rounding."""
     if suffix == ".weights.h5":
-        again = build_model(file)
+        again = source.make()
         again.set_weights([np.zeros_like(weight) for weight in again.get_weights()])
         load_weights(again, path)
     else:
-        again = build_model(_read(path))
+        again = load_model(path)
     for one, other in zip(model.weights, again.weights, strict=True):
         if not np.array_equal(one.value, other.value, equal_nan=True):
             raise ValueError(f"{target}: was not written: read back, the weight {one.path!r} is another one")
@@ -141,10 +189,10 @@ def draws_in_inference(model: Any) -> bool:
 
 
 # -- what is lost -------------------------------------------------------------------------------------------------------
-def lost(file: KerasFile, model: Any, suffix: str, layout: str = "keras") -> list[str]:
+def lost(file: KerasFile | None, model: Any, suffix: str, layout: str = "keras") -> list[str]:
     """What the new file will not hold or mean, one line each."""
     notes = []
-    if file.left_out:
+    if file is not None and file.left_out:
         notes.append("the state of the optimizer: training starts afresh")
     if suffix == ".weights.h5":
         notes.append("the layers and what `compile` was told: the file holds weights alone")

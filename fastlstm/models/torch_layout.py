@@ -2,7 +2,7 @@
 
 ``<layer>.weight_ih_l0`` [4U,D], ``weight_hh_l0`` [4U,U], ``bias_ih_l0`` and ``bias_hh_l0`` [4U] of an LSTM, the same with
 ``_reverse`` of the backward half of a Bidirectional; ``weight`` [out,in] and ``bias`` of a Dense; ``weight`` of an Embedding.
-PyTorch's gates i, f, g, o are Keras' i, f, c, o in the same order; of its two biases the second is zero here.
+LSTMs are written by ``layers.torch_weights``, which says what becomes of gates and biases.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations
 from ..layers import LSTM, Bidirectional, Dense, Embedding
 from ..layers.base import Layer
+from ..layers.torch_weights import torch_state_dict
 from ..variable import Variable
 
 
@@ -22,11 +22,19 @@ def torch_arrays(model: Any) -> dict[str, np.ndarray]:
     """The arrays by PyTorch's names. ValueError, naming the layer, where PyTorch has none like it."""
     arrays: dict[str, np.ndarray] = {}
     for name, layer in _weighted(model, ""):
+        if isinstance(layer, (LSTM, Bidirectional)):
+            arrays |= _of_lstm(name, layer)
+            continue
         for key, (variable, is_matrix) in _parts(name, layer).items():
             arrays[key] = np.ascontiguousarray(variable.value.T) if is_matrix else variable.value
-        for key in [key for key in arrays if key.startswith(f"{name}.bias_ih")]:
-            arrays.setdefault(key.replace("bias_ih", "bias_hh"), np.zeros_like(arrays[key]))
     return arrays
+
+
+def _of_lstm(name: str, layer: Layer) -> dict[str, np.ndarray]:
+    try:
+        return torch_state_dict(layer, name)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
 
 
 def torch_pairs(model: Any, arrays: Mapping[str, np.ndarray], file: str) -> list[tuple[Variable, np.ndarray]]:
@@ -71,10 +79,6 @@ def _parts(name: str, layer: Layer) -> dict[str, tuple[Variable, bool]]:
     if all(isinstance(half, LSTM) for half in halves.values()):
         parts: dict[str, tuple[Variable, bool]] = {}
         for suffix, half in halves.items():
-            told = half.activation, half.recurrent_activation
-            if told != (activations.tanh, activations.sigmoid):
-                names = " and ".join(getattr(function, "__name__", str(function)) for function in told)
-                raise ValueError(f"layer {half.name!r}: an LSTM of PyTorch has tanh and sigmoid, this one has {names}")
             keys = (("weight_ih", True), ("weight_hh", True), ("bias_ih", False))
             for (key, is_matrix), variable in zip(keys, half.weights, strict=False):
                 parts[f"{name}.{key}_l0{suffix}"] = variable, is_matrix
