@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fit_models import Seen
 
+import fastlstm
 from fastlstm import LSTM, Dense, InputLayer, Masking, Sequential, progress
 
 
@@ -135,3 +136,13 @@ def test_progress_draws_only_when_it_should(monkeypatch, patience, terminal, ver
     monkeypatch.setattr("sys.stderr", out := Terminal() if terminal else io.StringIO())
     small().predict(np.zeros((4, 5, 4)), batch_size=1, verbose=verbose)
     assert bool(out.getvalue()) is drawn
+
+
+def test_predict_on_batch_is_inference_whatever_a_layer_was_told():
+    """As in Keras 3: a call of the model leaves ``training=True`` of a layer's call as it is, predict overrules it."""
+    x = fastlstm.Input((6,))
+    model = fastlstm.Model(x, fastlstm.Dropout(0.5, seed=1)(x, training=True))
+    data = np.ones((4, 6), np.float32)
+    assert set(np.unique(model(data))) == {0, 2}
+    np.testing.assert_array_equal(model.predict_on_batch(data), data)
+    np.testing.assert_array_equal(model.predict(data, verbose=0), data)

@@ -321,7 +321,7 @@ class Trainer(Layer):
 
     def predict_on_batch(self, x: Any) -> Any:
         """The model's output for ``x`` [N,…], computed at once."""
-        return self(x)
+        return self(x, training=False)
 
     def _batch_size(self, batch_size: int | None, samples: int) -> int:
         """Samples a batch for ``samples`` samples. ValueError where a stateful model cannot take them."""
