@@ -52,11 +52,11 @@ def _dtypes(model: Sequential) -> str:
     return ", ".join(dict.fromkeys(layer.dtype_policy.name for layer in model.layers)) or "none"
 
 
-def _class_text(layer: Any) -> str:
+def class_text(layer: Any) -> str:
     """ "LSTM", "Bidirectional(LSTM)"."""
     inner = getattr(layer, "forward_layer", None) or getattr(layer, "layer", None)
     name = type(layer).__name__
-    return f"{name}({_class_text(inner)})" if inner is not None else name
+    return f"{name}({class_text(inner)})" if inner is not None else name
 
 
 def _output_shapes(model: Any, shape: Any) -> list[Any]:
@@ -80,7 +80,7 @@ def model_text(path: str, model: Any, metadata: dict[str, Any]) -> str:
     current = model.output_shape if not isinstance(model, Sequential) else shapes[-1] if shapes else shape
     for index, (layer, after) in enumerate(zip(model.layers, shapes, strict=True), 1):
         count = sum(v.size for v in layer.weights)
-        rows.append([str(index), printable(layer.name), _class_text(layer), _shapes_text(after), f"{count:,}"])
+        rows.append([str(index), printable(layer.name), class_text(layer), _shapes_text(after), f"{count:,}"])
     date, version = (str(metadata.get(key, "unknown")) for key in ("date_saved", "keras_version"))
     head = [
         ("model", f"{printable(model.name)} ({type(model).__name__})"),

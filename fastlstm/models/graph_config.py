@@ -23,8 +23,9 @@ from ..layers.wrapper import reading_shared, restored, serialize, writing_shared
 # A tensor of the config: name of the layer, number of its call, number of its output.
 Place = tuple[str, int, int]
 Make = Callable[[Mapping[str, Any]], Layer]
+Old = Callable[[str, str], bool]
 # What calls of Keras 2 meant and those of Keras 3 cannot say; in configs of fastlstm's own files among the kwargs of a call.
-_OLD_CALLS = ("keeps_mask", "always_training")
+_OLD_CALLS = {"keeps_mask": "mask", "always_training": "training"}  # as in ``layer_configs.MEANINGS``
 _own: contextvars.ContextVar[bool] = contextvars.ContextVar("fastlstm_own_config", default=False)
 
 
@@ -97,18 +98,18 @@ def _places(model: Any) -> dict[int, tuple[str, int]]:
 
 
 # -- config -> model ----------------------------------------------------------------------------------------------------
-def read_functional(config: Mapping[str, Any], make: Make, legacy: bool = False) -> Any:
+def read_functional(config: Mapping[str, Any], make: Make, legacy: bool = False, old: Old = lambda meaning, layer: True) -> Any:
     """The model of a config; ``make(entry)``: the layer of one entry of its ``layers``.
 
     ``legacy``: the config means what it meant in Keras 1 and 2: an implicit mask counts beside an initial state, and a list of
-    one output is that output.
+    one output is that output. ``old(meaning, layer)``: whether a meaning of ``layer_configs.MEANINGS`` is to be the old one.
     ValueError for what is malformed, for calls in a circle, and for names that do not exist.
     """
     with reading_shared():
-        return _read(config, make, legacy)
+        return _read(config, make, legacy, old)
 
 
-def _read(config: Mapping[str, Any], make: Make, legacy: bool) -> Any:
+def _read(config: Mapping[str, Any], make: Make, legacy: bool, old: Old) -> Any:
     from .functional import Functional
 
     entries = config.get("layers")
@@ -125,7 +126,7 @@ def _read(config: Mapping[str, Any], make: Make, legacy: bool) -> Any:
             raise ValueError(f"the inbound_nodes of layer {name!r} must be a list. Received: {type(nodes).__name__}")
         layers[name], calls[name] = restored(entry, functools.partial(make, entry)), [_parsed(node, name) for node in nodes]
     ends = [_structure(config.get(key), f"an entry of {key}") for key in ("input_layers", "output_layers")]
-    reader = _Reader(layers, calls, _leaves(ends), legacy)
+    reader = _Reader(layers, calls, _leaves(ends), legacy, old)
     inputs, outputs = (
         mapped(reader.tensor, end[0] if legacy and isinstance(end, list) and len(end) == 1 else end) for end in ends
     )
@@ -229,8 +230,8 @@ def _refs(call: _Call) -> list[_Ref]:
 class _Reader:
     """Makes the calls, each once those that it depends on are made."""
 
-    def __init__(self, layers: dict[str, Layer], calls: dict[str, list[_Call]], ends: list[_Ref], legacy: bool):
-        self.layers, self.calls, self.legacy = layers, calls, legacy
+    def __init__(self, layers: dict[str, Layer], calls: dict[str, list[_Call]], ends: list[_Ref], legacy: bool, old: Old):
+        self.layers, self.calls, self.legacy, self.old = layers, calls, legacy, old
         self.made: dict[tuple[str, int], Node] = {}
         self.first = self._first_numbers(ends)
 
@@ -289,7 +290,8 @@ class _Reader:
         swap = lambda leaf: self._made_tensor(leaf) if isinstance(leaf, _Ref) else leaf  # noqa: E731
         arguments, options = mapped(swap, call.arguments), mapped(swap, call.options)
         training = options.pop("training", False) is True
-        kept = {name: True for name in _OLD_CALLS if options.pop(name, None) is True}
+        told = {name: meaning for name, meaning in _OLD_CALLS.items() if options.pop(name, None) is True}
+        kept = {name: True for name, meaning in told.items() if self.old(meaning, layer.name)}
         if isinstance(layer, Operation):
             inputs, options = arguments, _operation_options(layer, options)
         elif call.legacy:
@@ -303,10 +305,11 @@ class _Reader:
         except TypeError as error:
             raise ValueError(f"layer {layer.name!r} cannot be called as the config says: {error}") from error
         node: Node = flatten(made)[0].node
-        if self.legacy and "initial_state" in options:
+        if self.legacy and "initial_state" in options and self.old("mask", layer.name):
             node.options["keeps_mask"] = True
         if training:
-            node.options["always_training" if self.legacy else "training"] = True
+            always = self.legacy and self.old("training", layer.name)
+            node.options["always_training" if always else "training"] = True
         node.options.update(kept)
         return node
 

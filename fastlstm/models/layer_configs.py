@@ -8,7 +8,7 @@ counts: ``hard_sigmoid`` was another function before Keras 3.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from ..layers import LAYERS
@@ -53,6 +53,16 @@ _FUNCTIONS = ("activation", "recurrent_activation")
 _OBJECTS = ("_initializer", "_regularizer", "_constraint")
 
 
+# What files of Keras 1 and 2 mean and Keras 3 takes for something else without a word; the names are those of ``Origin.today``.
+MEANINGS = {
+    "hard_sigmoid": "hard_sigmoid is clip(0.2 x + 0.5, 0, 1) in the file, clip(x / 6 + 0.5, 0, 1) in Keras 3",
+    "recurrent_activation": "a recurrent_activation that the file does not name was hard_sigmoid, and is sigmoid in Keras 3",
+    "reset_after": "a GRU that does not say reset_after had False, and has True in Keras 3",
+    "mask": "an implicit mask counts beside an initial state in the file, and is dropped in Keras 3",
+    "training": "training=True of a call counts in inference in the file, and is overruled by predict in Keras 3",
+}
+
+
 def parse_version(text: Any) -> tuple[int, int]:
     """ "2.2.4-tf" -> (2, 2); (3, 0) for what is no version."""
     found = re.match(r"(\d{1,4})(?:\.(\d{1,4}))?", text) if isinstance(text, str) else None
@@ -62,14 +72,17 @@ def parse_version(text: Any) -> tuple[int, int]:
 class Origin:
     """Where configs come from: the ``file``'s name for messages, the ``version`` of Keras that wrote it, the caller's classes.
 
+    ``today``: those of ``MEANINGS`` that are to be what they are in Keras 3, whatever the version. ``met``: the layers that have
+    one, by meaning.
     ``custom_objects``: {name in the file: a class with ``from_config``, or any callable that takes the config's keywords}, also
     functions for activations. ValueError for anything else.
     """
 
-    def __init__(self, file: str, version: tuple[int, int] = (3, 0), custom_objects: Any = None):
+    def __init__(self, file: str, version: tuple[int, int] = (3, 0), custom_objects: Any = None, today: Collection[str] = ()):
         if custom_objects is not None and not isinstance(custom_objects, Mapping):
             raise ValueError(f"The argument `custom_objects` must be a dict {{name: class}}. Received: {custom_objects!r}")
         self.file, self.version, self.custom = file, version, dict(custom_objects or {})
+        self.today, self.met = today, dict[str, list[str]]()
         # (entry, cleaned, where) -> an inner layer that is a model or of the caller's class; models know how to make models.
         self.make_inner: Callable[[Mapping[str, Any], dict[str, Any], str], Layer] = lambda _, cleaned, where: self.made(
             cleaned, where
@@ -82,6 +95,11 @@ class Origin:
     def legacy(self) -> bool:
         """Whether the file is of Keras 1 or 2."""
         return self.version < (3, 0)
+
+    def old(self, meaning: str, layer: Any) -> bool:
+        """Whether ``meaning`` is to be that of the file; ``layer``: the name of the layer that has it."""
+        self.met.setdefault(meaning, []).append(str(layer))
+        return meaning not in self.today
 
     def custom_class(self, entry: Mapping[str, Any]) -> Any:
         """The caller's class for an entry, by its registered name or its class name; None where there is none."""
@@ -165,18 +183,21 @@ class Origin:
         if class_name.startswith("CuDNN"):
             config = {**config, "activation": "tanh", "recurrent_activation": "sigmoid"}
             return {**config, "reset_after": True} if class_name == "CuDNNGRU" else config
+        name, known = config.get("name"), _RENAMED.get(class_name, class_name)
+        if known == "LeakyReLU" and "alpha" in config:
+            config.setdefault("negative_slope", config.pop("alpha"))
+        for key in _FUNCTIONS:
+            # Files of fastlstm have the longer name in any version.
+            if config.get(key) == "hard_sigmoid_keras2" or (self.legacy and config.get(key) == "hard_sigmoid"):
+                config[key] = "hard_sigmoid_keras2" if self.old("hard_sigmoid", name) else "hard_sigmoid"
         if not self.legacy:
             return config
-        for key in _FUNCTIONS:
-            if config.get(key) == "hard_sigmoid":
-                config[key] = "hard_sigmoid_keras2"
-        known = _RENAMED.get(class_name, class_name)
-        if known in ("LSTM", "GRU", "ConvLSTM2D") and "recurrent_activation" not in config and self.version < (2, 3):
+        unsaid = known in ("LSTM", "GRU", "ConvLSTM2D") and "recurrent_activation" not in config and self.version < (2, 3)
+        if unsaid and self.old("recurrent_activation", name):
             config["recurrent_activation"] = "hard_sigmoid_keras2"
-        if known == "GRU" and not class_name.endswith("V2"):
-            config.setdefault("reset_after", False)
-        if known == "LeakyReLU" and "negative_slope" not in config:
-            config["negative_slope"] = config.pop("alpha", 0.3)
+        unsaid = known == "GRU" and not class_name.endswith("V2") and "reset_after" not in config
+        if unsaid and self.old("reset_after", name):
+            config["reset_after"] = False
         return config
 
     # -- config -> layer ------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,11 +58,14 @@ def load_model(
     return build_model(found, compile, custom_objects)
 
 
-def build_model(file: KerasFile, compile: bool = True, custom_objects: Any = None) -> Any:
-    """The model of a file that ``io.read_keras_file`` has read, compiled or not."""
+def build_model(file: KerasFile, compile: bool = True, custom_objects: Any = None, today: Collection[str] = ()) -> Any:
+    """The model of a file that ``io.read_model_file`` has read, compiled or not.
+
+    ``today``: those of ``layer_configs.MEANINGS`` that are to be what Keras 3 takes them for.
+    """
     from .weight_files import assign_file
 
-    model = _build(file, False, custom_objects)
+    model = _build(file, False, _origin(file, custom_objects, today))
     assign_file(model, file)
     told, training = file.config.get("compile_config"), file.config.get("training_config")
     if isinstance(training, Mapping):
@@ -72,6 +75,19 @@ def build_model(file: KerasFile, compile: bool = True, custom_objects: Any = Non
     return model
 
 
+def old_meanings(file: KerasFile, custom_objects: Any = None) -> dict[str, list[str]]:
+    """Those of ``layer_configs.MEANINGS`` that occur in a file: {meaning: names of the layers}."""
+    origin = _origin(file, custom_objects)
+    _build(file, False, origin)
+    return origin.met
+
+
+def _origin(file: KerasFile, custom_objects: Any = None, today: Collection[str] = ()) -> Origin:
+    # A missing version: .keras files are of Keras 3, .h5 files without one are old.
+    version = parse_version(file.metadata.get("keras_version", "3" if file.layers is None else "2"))
+    return Origin(file.name, version, custom_objects, today)
+
+
 def fresh_model(file: KerasFile) -> Any:
     """A model of the config in a file, with weights that its initializers draw; ``arrays`` does not matter.
 
@@ -79,7 +95,7 @@ def fresh_model(file: KerasFile) -> Any:
     """
     if "class_name" not in file.config and "layers" in file.config:
         file = file._replace(config={"class_name": "Sequential", "config": file.config})
-    return _build(file, True, None)
+    return _build(file, True, _origin(file))
 
 
 def model_from_json(json_string: str, custom_objects: Any = None) -> Any:
@@ -93,7 +109,8 @@ def model_from_json(json_string: str, custom_objects: Any = None) -> Any:
         raise TypeError(f"The argument `json_string` must be a str. Received: {type(json_string).__name__}")
     config = parse_json(json_string.encode(), len(json_string), "the JSON text")
     version = config.get("keras_version", "3")
-    return _build(KerasFile("the JSON text", config, {"keras_version": version}, {}), True, custom_objects)
+    file = KerasFile("the JSON text", config, {"keras_version": version}, {})
+    return _build(file, True, _origin(file, custom_objects))
 
 
 def load_weights(model: Model, filepath: Any, skip_mismatch: bool = False, by_name: bool = False) -> None:
@@ -129,11 +146,7 @@ def _naming(file: str, what: str | Callable[[], str]) -> Iterator[None]:
 
 
 # -- config -> model ----------------------------------------------------------------------------------------------------
-def _build(file: KerasFile, fresh: bool, custom_objects: Any) -> Any:
-    # A missing version: .keras files are of Keras 3, .h5 files without one are old.
-    origin = Origin(
-        file.name, parse_version(file.metadata.get("keras_version", "3" if file.layers is None else "2")), custom_objects
-    )
+def _build(file: KerasFile, fresh: bool, origin: Origin) -> Any:
     entry = file.config
     if not isinstance(entry.get("class_name"), str):
         raise ValueError(f"{file.name}: config.json has no 'class_name'; its keys are {sorted(entry)[:8]}")
@@ -199,7 +212,7 @@ class _Maker:
 
         try:
             with _naming(self.file.name, building):
-                return read_functional(config, make, self.origin.legacy)
+                return read_functional(config, make, self.origin.legacy, self.origin.old)
         finally:
             _unguard(made)
 
