@@ -1,9 +1,9 @@
-"""The command ``fastlstm``: predict, train, convert, info, doctor.
+"""The command ``fastlstm``: predict, train, convert, verify, info, doctor.
 
 In terms of ``load_model``, ``io.data_file``, ``report``, ``selector``; some commands have files of their own.
 
-Exit codes: 0 done; 2 wrong usage or bad input, with one line on stderr; 130 interrupted by Ctrl-C; 141 the reader of the
-output went away.
+Exit codes: 0 done; 1 ``verify`` found a difference; 2 wrong usage or bad input, with one line on stderr; 130 interrupted by
+Ctrl-C; 141 the reader of the output went away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import convert_command, onnx_command, report, train_command
+from . import convert_command, onnx_command, report, train_command, verify_command
 from .io import OnnxBytes, read_model_file
 from .io.data_file import READABLE, WRITABLE, DataFile, check_writable, read_data, suffix_of, write_array
 from .models import Sequential, load_model
@@ -69,6 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     train_command.add_parser(commands, raw, _count)
 
     convert_command.add_parser(commands, raw)
+
+    verify_command.add_parser(commands, raw, _count, sequences_of)
 
     info = commands.add_parser("info", help="show the layers, shapes and parameters of a model")
     info.add_argument("model", metavar="MODEL", help="a .keras, .h5 or .onnx file")

@@ -45,8 +45,9 @@ STOREYS = (
     ("training",),
     ("models",),
     ("report",),
+    ("verify",),
     ("fastlstm",),  # fastlstm/__init__.py
-    ("train_command", "onnx_command", "convert_command"),
+    ("train_command", "onnx_command", "convert_command", "verify_command"),
     ("cli",),
     ("__main__",),
 )
@@ -56,7 +57,9 @@ RANK = {name: rank for rank, names in enumerate(STOREYS) for name in names}
 OPTIONAL = {
     "h5py": {"io/hdf5.py"},
     "matplotlib": {"training/history.py"},
-    "onnx": {"io/onnx_file.py"},
+    "onnx": {"io/onnx_file.py", "verify/child.py"},
+    # In processes of their own.
+    **{name: {"verify/child.py"} for name in ("keras", "tf_keras", "tensorflow", "torch", "onnxruntime")},
     "ml_dtypes": {"dtypes.py"},
     "tqdm": {""},
     "scipy": {"initializers.py"},
