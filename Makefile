@@ -21,16 +21,17 @@ unexport PYTHONHOME
 
 .NOTPARALLEL:
 .SECONDARY:
-.PHONY: help demo test lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench bench-rivals clean
+.PHONY: help demo test test-packages lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench bench-rivals clean
 
 help:
 	@echo "make demo    classify the speakers in examples/ with a model that Keras trained"
 	@echo "make test    run all tests             (PYTEST_ARGS=... goes to pytest)"
+	@echo "make test-packages  open and run the models that some packages bring along, installed into .packages/"
 	@echo "make lint    check style, types, spelling, C formatting"
 	@echo "make format  let the formatters rewrite the files"
 	@echo "make bench   time the workloads of benchmarks/cases.py   (BENCH_ARGS=... goes to bench.py)"
 	@echo "make bench-rivals  time them beside other libraries, each in .venv-rivals/   (BENCH_ARGS=... goes to bench_rivals.py)"
-	@echo "make clean   delete .venv, .venv-rivals and everything that was built"
+	@echo "make clean   delete .venv, .venv-rivals, .packages and everything that was built"
 
 demo: $(VENV)/.built $(VENV)/.extra-cli
 	$(BIN)/fastlstm predict examples/speakers.keras examples/speakers.npz
@@ -38,6 +39,10 @@ demo: $(VENV)/.built $(VENV)/.extra-cli
 # The instruction sets and GEMMs other than the default ones are run by the tests themselves, each in a process of its own.
 test: $(VENV)/.built $(VENV)/.extra-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Installs the packages without what they depend on: only their files are read.
+test-packages: $(VENV)/.built $(VENV)/.extra-test .packages/.installed
+	FASTLSTM_TEST_PACKAGES="$(CURDIR)/.packages" $(BIN)/python -m pytest tests/packages $(PYTEST_ARGS)
 
 # One target a tool, so that `make --keep-going lint` tells everything at once.
 lint: lint-style lint-format lint-types lint-spelling lint-c lint-cython
@@ -77,7 +82,7 @@ install-%: $(VENV)/.python
 	@$(MAKE) --no-print-directory .venv-rivals/$*/.installed || echo "$* could not be installed" >&2
 
 clean:
-	rm -rf $(VENV) .venv-rivals build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-rivals .packages build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastlstm/_core*.so $(GENERATED)
 	find fastlstm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -120,4 +125,9 @@ $(VENV)/.extra-%: $(VENV)/.python pyproject.toml
 .venv-rivals/%/.installed: benchmarks/rivals/requirements/%.txt
 	$(BIN)/python -m venv --clear $(@D)
 	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	touch $@
+
+.packages/.installed: tests/packages/requirements.txt $(VENV)/.python
+	rm -rf $(@D)
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --target $(@D) --requirement $<
 	touch $@
