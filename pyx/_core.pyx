@@ -16,7 +16,7 @@ import numpy as np
 
 cnp.import_array()
 
-cdef extern from "fastlstm/fastlstm.h":
+cdef extern from "fastlstm/arguments.h":
     enum: FL_ACT_ELEMENTWISE, FL_ACT_COUNT
 
     ctypedef struct fl_layout:

@@ -2,7 +2,7 @@
 #ifndef FASTLSTM_DISPATCH_H
 #define FASTLSTM_DISPATCH_H
 
-#include "fastlstm/fastlstm.h"
+#include "fastlstm/arguments.h"
 
 /* Number of instruction sets that this build knows for this architecture, from the plainest to the widest. */
 int fl_isa_count(void);

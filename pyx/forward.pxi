@@ -172,7 +172,7 @@ def lstm_forward(GateWeights weights not None, x, h0, c0, mask, int activation, 
                  bint go_backwards, bint return_sequences, bint zero_output_for_mask, str path):
     """x [N,T,D], h0 and c0 [N,U] (None: zeros), mask [N,T] bool or None -> y [N,T,U] or [N,U], h [N,U], c [N,U].
 
-    path: "fused", "packed" or "blas". Activations by number (fastlstm.h). Releases the GIL for the whole sequence.
+    path: "fused", "packed" or "blas". Activations by number (arguments.h). Releases the GIL for the whole sequence.
     """
     cdef Geometry g = geometry_of(None, 1, 1)
     x = checked(x, weights.kernel.dtype, 3, "x")

@@ -23,7 +23,7 @@ from . import cpu_training, reference, threads
 
 name = "cpu"
 
-# The numbers of include/fastlstm/fastlstm.h, in its order.
+# The numbers of include/fastlstm/arguments.h, in its order.
 ACTIVATION_NUMBERS = {
     label: number
     for number, label in enumerate(

@@ -1,208 +1,262 @@
-/* fastlstm.h: what the kernels offer, as plain C: activation ids, the arguments of a step, and the table of one instruction set.
+/* fastlstm.h: LSTM and ConvLSTM1D as Keras 3 defines them, for C11 and C++17, in headers alone.
  *
- * Includes only <stddef.h>. No allocation, no globals, no threads: the caller owns all memory.
- * Letters: N batch, T time, D input features, U units, P depth of a product, W lanes; 4 gates in Keras order i, f, c, o.
+ * In one source file of a program:
+ *   #define FASTLSTM_IMPLEMENTATION
+ *   #include <fastlstm/fastlstm.h>
+ * and in the others the second line alone. A translation unit has one instruction set, the one that its compiler flags allow
+ * (-march=native, -mavx2 -mfma …; NEON on aarch64), else plain C. Before the first line:
+ *   FASTLSTM_STATIC           functions are static: for a program of one file, which then holds only what it calls
+ *   FASTLSTM_ONE_LANE         no vectors: for processors without vector registers (chosen by itself on Cortex-M)
+ *   FASTLSTM_PROJECTION_BYTES what a workspace may hold of a single row's inputs, projected ahead (results do not depend on it)
+ * To get the bits of the Python package, let no compiler fuse multiply-adds by itself: -ffp-contract=off.
+ *
+ * Contract of every function: it allocates nothing, keeps nothing, has no globals, starts no thread, prints nothing and leaves
+ * errno and the floating-point mode alone; any number of threads may call it at once, each with a workspace of its own, and share
+ * layers and packed weights. Nothing is written before the arguments have been found good. Arrays are C-contiguous. Arrays of one
+ * call must not overlap one another, except where said. The caller owns all memory.
+ *
+ * Letters: N batch, T time steps, D features, U units; of a convolution R rows in, S rows out, C channels, F filters, K kernel
+ * width. Weights have Keras' names, shapes and order of gates (i, f, c, o), as `layer.get_weights()` gives them.
  */
 #ifndef FASTLSTM_H
 #define FASTLSTM_H
 
 #include <stddef.h>
-#include <stdint.h>
 
-/* Activations by number; the names are Keras' (fastlstm.activations). Elementwise up to FL_ACT_ELEMENTWISE, then over a row. */
-enum fl_activation {
-  FL_ACT_LINEAR = 0,
-  FL_ACT_TANH,
-  FL_ACT_SIGMOID,
-  FL_ACT_RELU,
-  FL_ACT_RELU6,
-  FL_ACT_LEAKY_RELU,
-  FL_ACT_ELU,
-  FL_ACT_SELU,
-  FL_ACT_CELU,
-  FL_ACT_EXPONENTIAL,
-  FL_ACT_GELU,
-  FL_ACT_HARD_SIGMOID,
-  FL_ACT_SILU,
-  FL_ACT_HARD_SILU,
-  FL_ACT_HARD_TANH,
-  FL_ACT_TANH_SHRINK,
-  FL_ACT_HARD_SHRINK,
-  FL_ACT_SOFT_SHRINK,
-  FL_ACT_SOFTPLUS,
-  FL_ACT_SOFTSIGN,
-  FL_ACT_SQUAREPLUS,
-  FL_ACT_SPARSE_PLUS,
-  FL_ACT_SPARSE_SIGMOID,
-  FL_ACT_LOG_SIGMOID,
-  FL_ACT_MISH,
-  FL_ACT_ELEMENTWISE,
-  FL_ACT_SOFTMAX = FL_ACT_ELEMENTWISE,
-  FL_ACT_LOG_SOFTMAX,
-  FL_ACT_SPARSEMAX,
-  FL_ACT_COUNT
-};
+#ifdef __cplusplus
+extern "C" {
+#endif
 
-/* 16-bit storage: h, c and outputs are rounded to it at every step, the arithmetic stays float32. */
-enum fl_rounding { FL_ROUND_NONE = 0, FL_ROUND_FLOAT16, FL_ROUND_BFLOAT16 };
+#if !defined(FASTLSTM_STATIC)
+#define FASTLSTM_API extern
+#elif defined(__GNUC__) || defined(__clang__)
+#define FASTLSTM_API static __attribute__((unused))
+#else
+#define FASTLSTM_API static
+#endif
 
-/* ---- the table ------------------------------------------------------------------------------------------------------
- * One fl_kernels per instruction set and dtype. Pointers to reals are void *: the table's `bits` says float or double. Offsets count
- * reals. No function allocates, keeps or frees anything; none may be given overlapping inputs and outputs, except where said.
- */
+/* What packed weights, workspaces and tapes must be aligned to, bytes. Arrays of numbers: as float or double. */
+#define FASTLSTM_ALIGNMENT 64
 
-/* Column order of a packed matrix. gates = 1: [P,4U] with columns = U, block b holds units b*W… of all four gates.
-   gates = 0: [P,n] with columns = n, block b holds columns 4*b*W….
-   padded = 1 (vectors of 64 bytes only): 64 bytes are left free behind each row of a block, which some processors fetch faster. */
-/* dots = 1 (plain matrices of few columns): the panel is [n][P], a column after the other, and a product sums along vectors of P, which must
-   divide by the lanes in every run. Its sums are not the chains of the other layouts. */
-typedef struct {
-  ptrdiff_t columns;
-  int gates, padded, dots;
-} fl_layout;
+typedef enum fastlstm_status {
+  FASTLSTM_OK = 0,
+  FASTLSTM_NULL_POINTER,   /* a pointer that must not be NULL is */
+  FASTLSTM_BAD_SIZE,       /* a size below 1, or a convolution without a row of output */
+  FASTLSTM_TOO_LARGE,      /* sizes whose product does not fit an address */
+  FASTLSTM_BAD_ACTIVATION, /* no number of enum fastlstm_activation, or one over an axis where it must be elementwise */
+  FASTLSTM_BAD_PADDING,    /* no number of enum fastlstm_padding, or FASTLSTM_CAUSAL for a ConvLSTM1D */
+  FASTLSTM_MISALIGNED,     /* memory not aligned to FASTLSTM_ALIGNMENT, or numbers not aligned as such */
+  FASTLSTM_TOO_SMALL,      /* memory of fewer bytes than the size that is asked for */
+  FASTLSTM_OVERLAP         /* arrays overlap that must not */
+} fastlstm_status;
 
-/* One term of a pre-activation: row r is `groups` groups of `runs` runs of `length` reals, from base + offset[r]; the
-   runs of a group begin `step` apart, the groups `group_step`. panel: packed matrix; its blocks are `depth` rows each, of which this product takes the
-   first groups*runs*length; padded: its layout's. NULL: the term is absent. gate_step: for step_gated, where the next gate's copy of the rows begins. */
-typedef struct {
-  const void *panel;
-  const void *base;
-  const ptrdiff_t *offset;
-  ptrdiff_t runs, length, step;
-  ptrdiff_t groups, group_step;
-  ptrdiff_t depth, gate_step;
-  int padded;
-} fl_product;
+/* Keras' activations; the last three act over the last axis, all others on each number. */
+typedef enum fastlstm_activation {
+  FASTLSTM_LINEAR = 0,
+  FASTLSTM_TANH,
+  FASTLSTM_SIGMOID,
+  FASTLSTM_RELU,
+  FASTLSTM_RELU6,
+  FASTLSTM_LEAKY_RELU,
+  FASTLSTM_ELU,
+  FASTLSTM_SELU,
+  FASTLSTM_CELU,
+  FASTLSTM_EXPONENTIAL,
+  FASTLSTM_GELU,
+  FASTLSTM_HARD_SIGMOID,
+  FASTLSTM_SILU,
+  FASTLSTM_HARD_SILU,
+  FASTLSTM_HARD_TANH,
+  FASTLSTM_TANH_SHRINK,
+  FASTLSTM_HARD_SHRINK,
+  FASTLSTM_SOFT_SHRINK,
+  FASTLSTM_SOFTPLUS,
+  FASTLSTM_SOFTSIGN,
+  FASTLSTM_SQUAREPLUS,
+  FASTLSTM_SPARSE_PLUS,
+  FASTLSTM_SPARSE_SIGMOID,
+  FASTLSTM_LOG_SIGMOID,
+  FASTLSTM_MISH,
+  FASTLSTM_SOFTMAX,
+  FASTLSTM_LOG_SOFTMAX,
+  FASTLSTM_SPARSEMAX
+} fastlstm_activation;
 
-/* One time step of `count` rows, whose numbers stand in rows[count]; offsets are indexed by row number. */
-typedef struct {
-  ptrdiff_t units, count;
-  const ptrdiff_t *rows;
-  fl_product x, h;              /* x.panel NULL: init holds x's share already; h.panel NULL: h is zeros, which a panel of finite
-                                   numbers, one of each column without a minus sign, multiplies to nothing */
-  void *init;                   /* bias panel [blocks][4][W], or z rows (padded for step, flat [4U] for cell_rows) */
-  const ptrdiff_t *init_offset; /* [rows], or NULL where init is one bias panel */
-  const void *c;                /* c in */
-  void *c_out, *h_out;          /* c_out may be c; h.base must not be h_out */
-  const ptrdiff_t *c_offset, *h_offset;
-  void *y; /* a second place for h, or NULL */
-  const ptrdiff_t *y_offset;
-  void *
-      gates; /* the tape of the backward pass [blocks][gates_rows][4][lanes of the block]: per gate its value, or its pre-activation
-                  where the derivative needs that (keeps_gate in cell.h); or NULL */
-  ptrdiff_t gates_rows;
-  int activation, recurrent_activation, rounding;
-  int descending; /* take the blocks from the last to the first */
-} fl_step;
+typedef enum fastlstm_padding { FASTLSTM_VALID = 0, FASTLSTM_SAME, FASTLSTM_CAUSAL } fastlstm_padding;
 
-/* `steps` consecutive time steps of one row. A step reads what the one before wrote; the pointers are those of the first one, the
-   *_step say how far on the next one's are. */
-typedef struct {
-  ptrdiff_t units, steps, features;
-  const void *x_panel, *h_panel, *bias_panel; /* h_panel NULL, with one step: see fl_step */
-  const void *x, *h, *c;
-  void *h_out, *c_out; /* h_out must not be h; c_out may be c */
-  void *y;             /* a second place for h, or NULL */
-  void *gates;         /* as in fl_step, gates_rows = 1; or NULL */
-  ptrdiff_t x_step, y_step;
-  ptrdiff_t h_step, c_step; /* of h_out and c_out; 0: the next step writes where this one read */
-  ptrdiff_t first;          /* number of the first step: even and odd ones take the blocks in turned order */
-  void *z;                  /* workspace: z_rows padded z rows */
-  ptrdiff_t z_rows;         /* at least 1 */
-  int padded;               /* x_panel and h_panel are */
-  int activation, recurrent_activation, rounding;
-  /* The blocks of units that this call computes: all of them, or a part where several calls share the row, each on a thread of its
-     own. They share all memory, z too, and `meet`, called behind every step, returns when all have called it. NULL where one call
-     does all. */
-  ptrdiff_t first_block, blocks;
-  void (*meet)(void *meeting);
-  void *meeting;
-} fl_stream;
+/* ---- layers: sizes and options, plain values ------------------------------------------------------------------------ */
+/* Fields have the names and meanings of Keras' arguments; flags are 0 or 1. */
+typedef struct fastlstm_lstm {
+  ptrdiff_t features, units;
+  int activation, recurrent_activation; /* enum fastlstm_activation, elementwise */
+  int go_backwards, return_sequences, zero_output_for_mask;
+} fastlstm_lstm;
 
-/* z rows of `count` rows: init (bias panel) + x + h (either may be absent; both padded or neither). padded = 1: z row is [blocks][4][W]; 0: columns of the unpacked matrix. */
-typedef struct {
-  fl_layout layout;
-  ptrdiff_t count;
-  const ptrdiff_t *rows;
-  fl_product x, h;
-  const void *init; /* bias panel */
-  void *z;
-  const ptrdiff_t *z_offset;
-  int padded;
-} fl_project;
+typedef struct fastlstm_convlstm1d {
+  ptrdiff_t rows, channels, filters, kernel_size, strides, dilation_rate;
+  int padding;                          /* FASTLSTM_VALID or FASTLSTM_SAME */
+  int activation, recurrent_activation; /* enum fastlstm_activation, elementwise */
+  int go_backwards, return_sequences, zero_output_for_mask;
+} fastlstm_convlstm1d;
 
-/* One time step back, for `count` rows: from what is known of h and c behind the step to what is known of them before it, without
-   the product with the recurrent kernel: dz is its input. */
-typedef struct {
-  ptrdiff_t units, count;
-  const ptrdiff_t *rows;
-  const void *gates; /* as fl_step wrote them */
-  ptrdiff_t gates_rows;
-  const void *c_before, *c; /* the cell state before and behind the step */
-  const ptrdiff_t *c_offset;
-  const void *dy; /* cotangent of the output, or NULL */
-  const ptrdiff_t *dy_offset;
-  ptrdiff_t dy_step; /* how far before dy the step before has its own (a hint: it is fetched ahead) */
-  const void *dh;    /* cotangent of h behind the step */
-  void *dc;          /* cotangent of c: behind the step in, before it out */
-  void *dz;          /* out: panel [blocks][dz_depth][4][W]; row r's vectors stand at dz_row[r] of each block */
-  const ptrdiff_t *dz_row;
-  ptrdiff_t dz_depth;
-  int activation, recurrent_activation;
-} fl_step_back;
+typedef struct fastlstm_dense {
+  ptrdiff_t features, units;
+  int activation; /* enum fastlstm_activation, any */
+} fastlstm_dense;
 
-/* One time step with rows in the lanes; padded_rows is a multiple of the table's lanes. */
-typedef struct {
-  ptrdiff_t features, units, padded_rows;
-  const void *weights;    /* [U][D+U][4], from pack_lanes */
-  const void *bias;       /* [U][4] */
-  const void *x, *h;      /* [D][R], [U][R] */
-  void *c, *h_out;        /* [U][R]: c in and out, h out; h must not be h_out */
-  const void *mask_bytes; /* [R], from mask_bytes: the row counts where its byte `mask_step` is not 0; or NULL: all do */
-  int mask_step;
-  void *output;    /* [U][R], with a mask: the previous output in, this step's out; or NULL */
-  int zero_output; /* the output of a masked row is 0 instead of the previous one */
-  int activation, recurrent_activation, rounding;
-} fl_lanes;
+typedef struct fastlstm_conv1d {
+  ptrdiff_t rows, channels, filters, kernel_size, strides, dilation_rate;
+  int padding, activation; /* any of their enums */
+} fastlstm_conv1d;
 
-/* z [count,4U] += columns of a matrix, transposed, @ panel: the gradient of a weight matrix. Row r of z takes the `depth` values
-   columns[r], columns[pitch + r], columns[2*pitch + r] …; the panel's blocks are panel_depth rows each, of which the first `depth` count. */
-typedef struct {
-  ptrdiff_t units, count, depth, pitch, panel_depth;
-  ptrdiff_t gate_step; /* for outer_gated: where the next gate's copy of the columns begins */
-  const void *columns, *panel;
-  void *z;
-} fl_outer;
+/* Keras' defaults: tanh, sigmoid, all flags 0; strides and dilation 1, padding "valid"; linear for the last two. */
+FASTLSTM_API fastlstm_lstm fastlstm_lstm_defaults(ptrdiff_t features, ptrdiff_t units);
+FASTLSTM_API fastlstm_convlstm1d fastlstm_convlstm1d_defaults(ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t filters,
+                                                              ptrdiff_t kernel_size);
+FASTLSTM_API fastlstm_dense fastlstm_dense_defaults(ptrdiff_t features, ptrdiff_t units);
+FASTLSTM_API fastlstm_conv1d fastlstm_conv1d_defaults(ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t filters,
+                                                      ptrdiff_t kernel_size);
 
-typedef struct {
-  const char *isa;
-  int bits, lanes;
-  ptrdiff_t (*panel_size)(const fl_layout *layout, ptrdiff_t depth);
-  void (*pack)(const fl_layout *layout, ptrdiff_t depth, const void *matrix, ptrdiff_t stride, void *panel);
-  void (*project)(const fl_project *);
-  void (*step)(const fl_step *);
-  void (*stream)(const fl_stream *);
-  void (*cell_rows)(const fl_step *);
-  void (*step_back)(const fl_step_back *);
-  void (*outer)(const fl_outer *);
-  void (*step_gated)(const fl_step *);
-  void (*outer_gated)(const fl_outer *);
-  void (*scale)(void *out, const void *a, const void *b, ptrdiff_t n, int adds); /* out = a*b, or out += a*b */
-  void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth,
-                    void *sums);                    /* sums [4U] += rows of [blocks][depth][4][W] */
-  void (*add)(void *a, const void *b, ptrdiff_t n); /* a += b */
-  void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,
-                     void *weights, void *lane_bias);
-  void (*to_lanes)(const void *base, ptrdiff_t stride, ptrdiff_t count, ptrdiff_t width, ptrdiff_t padded_rows, void *out);
-  void (*mask_bytes)(const unsigned char *mask, ptrdiff_t T, ptrdiff_t first, ptrdiff_t count, ptrdiff_t padded_rows, void *bytes,
-                     int64_t *any, int64_t *all);
-  void (*from_lanes)(const void *in, ptrdiff_t padded_rows, ptrdiff_t count, ptrdiff_t width, void *base, ptrdiff_t stride);
-  void (*step_lanes)(const fl_lanes *);
-  void (*activate_row)(int id, void *z, ptrdiff_t n);                                    /* in place */
-  void (*activate_grad)(int id, const void *x, const void *y, void *dy_dx, ptrdiff_t n); /* dy_dx may be x or y */
-  void (*round_storage)(int rounding, void *x, ptrdiff_t n);                             /* in place */
-  void (*spin_fma)(ptrdiff_t rounds,
-                   void *lanes); /* 12 independent chains of `rounds` multiply-adds on lanes[12][lanes], for timing */
-} fl_kernels;
+/* FASTLSTM_OK, or what is wrong with a layer. */
+FASTLSTM_API fastlstm_status fastlstm_lstm_check(const fastlstm_lstm *layer);
+FASTLSTM_API fastlstm_status fastlstm_convlstm1d_check(const fastlstm_convlstm1d *layer);
+FASTLSTM_API fastlstm_status fastlstm_dense_check(const fastlstm_dense *layer);
+FASTLSTM_API fastlstm_status fastlstm_conv1d_check(const fastlstm_conv1d *layer);
+
+/* S, or 0 where there is none. */
+FASTLSTM_API ptrdiff_t fastlstm_convlstm1d_output_rows(const fastlstm_convlstm1d *layer);
+FASTLSTM_API ptrdiff_t fastlstm_conv1d_output_rows(const fastlstm_conv1d *layer);
+
+/* A sentence in English; never NULL. */
+FASTLSTM_API const char *fastlstm_status_text(fastlstm_status status);
+
+/* The instruction set of the implementation: "avx512", "avx2", "neon", "generic" or "one_lane". */
+FASTLSTM_API const char *fastlstm_isa(void);
+
+/* Subnormal numbers slow some processors down a hundredfold; no function here changes how they are treated, the caller may. For
+   the calling thread, mode 3: results below the smallest normal number become 0 (1), and such inputs count as 0 (2); 0: neither.
+   Returns the mode before, to be given back later. Where the processor has one switch for both, 1, 2 and 3 are the same; where it
+   has none, or the compiler cannot reach it, nothing happens and 0 is returned. */
+FASTLSTM_API int fastlstm_flush_denormals(int mode);
+
+/* ---- float ---------------------------------------------------------------------------------------------------------- */
+/* A layer with its packed weights. Filled by a pack function, read by the others; may be copied. `packed` belongs to the caller
+   and must outlive the struct's use; its bytes depend on the layer and the instruction set alone, so that they may be stored,
+   and both fields set by hand. */
+typedef struct fastlstm_lstm_f32 {
+  fastlstm_lstm layer;
+  const void *packed;
+} fastlstm_lstm_f32;
+
+typedef struct fastlstm_convlstm1d_f32 {
+  fastlstm_convlstm1d layer;
+  const void *packed;
+} fastlstm_convlstm1d_f32;
+
+typedef struct fastlstm_dense_f32 {
+  fastlstm_dense layer;
+  const void *packed;
+} fastlstm_dense_f32;
+
+typedef struct fastlstm_conv1d_f32 {
+  fastlstm_conv1d layer;
+  const void *packed;
+} fastlstm_conv1d_f32;
+
+/* An LSTM's transposed weights, for the backward pass. */
+typedef struct fastlstm_lstm_backward_weights_f32 {
+  fastlstm_lstm layer;
+  const void *packed;
+} fastlstm_lstm_backward_weights_f32;
+
+/* The arrays of one call. Rows of state: an LSTM's are [U], a ConvLSTM1D's [S,F]. */
+typedef struct fastlstm_sequences_f32 {
+  ptrdiff_t batch, steps;    /* N, T; at least 1 */
+  const float *x;            /* [N,T,D] or [N,T,R,C] */
+  const unsigned char *mask; /* [N,T], 0 where a step does not count; or NULL: all count. Masked inputs are not looked at. */
+  const float *h0, *c0;      /* [N,state] before the first step, or NULL: zeros. h0 may be h, c0 may be c */
+  float *y;                  /* out: [N,T,state] with return_sequences (in the order of processing), else [N,state]; or NULL */
+  float *h, *c;              /* out: [N,state] behind the last step; or NULL */
+} fastlstm_sequences_f32;
+
+/* Cotangents in, gradients out. */
+typedef struct fastlstm_gradients_f32 {
+  const float *dy;                            /* as y, or NULL: zeros */
+  const float *dh, *dc;                       /* [N,U] of the final states, or NULL: zeros */
+  float *dx;                                  /* out: [N,T,D], or NULL */
+  float *dh0, *dc0;                           /* out: [N,U], or NULL. dh0 may be dh, dc0 may be dc */
+  float *dkernel, *drecurrent_kernel, *dbias; /* [D,4U], [U,4U], [4U]: the gradients are added to what stands there; or NULL */
+} fastlstm_gradients_f32;
+
+/* Bytes of packed weights; 0 where the layer's check fails. */
+FASTLSTM_API size_t fastlstm_lstm_packed_size_f32(const fastlstm_lstm *layer);
+FASTLSTM_API size_t fastlstm_convlstm1d_packed_size_f32(const fastlstm_convlstm1d *layer);
+FASTLSTM_API size_t fastlstm_dense_packed_size_f32(const fastlstm_dense *layer);
+FASTLSTM_API size_t fastlstm_conv1d_packed_size_f32(const fastlstm_conv1d *layer);
+FASTLSTM_API size_t fastlstm_lstm_backward_packed_size_f32(const fastlstm_lstm *layer);
+
+/* Bytes of a workspace for calls of `batch` samples and `steps` steps (1 for the step functions); 0 where the check fails. */
+FASTLSTM_API size_t fastlstm_lstm_workspace_size_f32(const fastlstm_lstm *layer, ptrdiff_t batch, ptrdiff_t steps);
+FASTLSTM_API size_t fastlstm_convlstm1d_workspace_size_f32(const fastlstm_convlstm1d *layer, ptrdiff_t batch, ptrdiff_t steps);
+FASTLSTM_API size_t fastlstm_conv1d_workspace_size_f32(const fastlstm_conv1d *layer); /* 64 and more; one sample at a time */
+FASTLSTM_API size_t fastlstm_lstm_backward_workspace_size_f32(const fastlstm_lstm *layer, ptrdiff_t batch, ptrdiff_t steps);
+/* Bytes of what a backward pass needs of the forward: 6 numbers a sample, step and unit. */
+FASTLSTM_API size_t fastlstm_lstm_tape_size_f32(const fastlstm_lstm *layer, ptrdiff_t batch, ptrdiff_t steps);
+
+/* Pack: *out and memory [bytes] are written; the weights are read and not needed again. bias may be NULL: zeros.
+   LSTM: kernel [D,4U], recurrent_kernel [U,4U], bias [4U]. ConvLSTM1D: [K,C,4F], [K,F,4F], [4F]. Dense: [D,U], [U].
+   Conv1D: [K,C,F], [F]. */
+FASTLSTM_API fastlstm_status fastlstm_lstm_pack_f32(fastlstm_lstm_f32 *out, const fastlstm_lstm *layer, const float *kernel,
+                                                    const float *recurrent_kernel, const float *bias, void *memory, size_t bytes);
+FASTLSTM_API fastlstm_status fastlstm_convlstm1d_pack_f32(fastlstm_convlstm1d_f32 *out, const fastlstm_convlstm1d *layer,
+                                                          const float *kernel, const float *recurrent_kernel, const float *bias,
+                                                          void *memory, size_t bytes);
+FASTLSTM_API fastlstm_status fastlstm_dense_pack_f32(fastlstm_dense_f32 *out, const fastlstm_dense *layer, const float *kernel,
+                                                     const float *bias, void *memory, size_t bytes);
+FASTLSTM_API fastlstm_status fastlstm_conv1d_pack_f32(fastlstm_conv1d_f32 *out, const fastlstm_conv1d *layer, const float *kernel,
+                                                      const float *bias, void *memory, size_t bytes);
+FASTLSTM_API fastlstm_status fastlstm_lstm_backward_pack_f32(fastlstm_lstm_backward_weights_f32 *out, const fastlstm_lstm *layer,
+                                                             const float *kernel, const float *recurrent_kernel, void *memory,
+                                                             size_t bytes);
+
+/* One time step: x [N,D] or [N,R,C] -> the new h, which is also the output. h and c [N,state]: in and out, in place.
+   go_backwards and return_sequences do not matter. Same bits as run over the same steps. */
+FASTLSTM_API fastlstm_status fastlstm_lstm_step_f32(const fastlstm_lstm_f32 *lstm, ptrdiff_t batch, const float *x, float *h,
+                                                    float *c, void *workspace, size_t bytes);
+FASTLSTM_API fastlstm_status fastlstm_convlstm1d_step_f32(const fastlstm_convlstm1d_f32 *conv, ptrdiff_t batch, const float *x,
+                                                          float *h, float *c, void *workspace, size_t bytes);
+
+/* All T steps. A sample's result has the same bits alone, in any batch, and in any cutting of its steps into calls. */
+FASTLSTM_API fastlstm_status fastlstm_lstm_run_f32(const fastlstm_lstm_f32 *lstm, const fastlstm_sequences_f32 *arrays,
+                                                   void *workspace, size_t bytes);
+FASTLSTM_API fastlstm_status fastlstm_convlstm1d_run_f32(const fastlstm_convlstm1d_f32 *conv,
+                                                         const fastlstm_sequences_f32 *arrays, void *workspace, size_t bytes);
+
+/* x [M,D] -> y [M,U]: activation(x @ kernel + bias). */
+FASTLSTM_API fastlstm_status fastlstm_dense_run_f32(const fastlstm_dense_f32 *dense, ptrdiff_t count, const float *x, float *y);
+/* x [N,R,C] -> y [N,S,F]. */
+FASTLSTM_API fastlstm_status fastlstm_conv1d_run_f32(const fastlstm_conv1d_f32 *conv, ptrdiff_t batch, const float *x, float *y,
+                                                     void *workspace, size_t bytes);
+/* x [count,width], in place; the activations over an axis take a row each. */
+FASTLSTM_API fastlstm_status fastlstm_activate_f32(int activation, float *x, ptrdiff_t count, ptrdiff_t width);
+
+/* As fastlstm_lstm_run_f32, and writes the tape. */
+FASTLSTM_API fastlstm_status fastlstm_lstm_record_f32(const fastlstm_lstm_f32 *lstm, const fastlstm_sequences_f32 *arrays,
+                                                      void *tape, size_t tape_bytes, void *workspace, size_t bytes);
+/* Gradients of a recorded run. Of `arrays` batch, steps, x and mask are read, and must be what they were; the tape is not changed. */
+FASTLSTM_API fastlstm_status fastlstm_lstm_backward_f32(const fastlstm_lstm_backward_weights_f32 *weights,
+                                                        const fastlstm_sequences_f32 *arrays, const void *tape, size_t tape_bytes,
+                                                        const fastlstm_gradients_f32 *gradients, void *workspace, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#include "fastlstm_f64.h"
 
 #endif /* FASTLSTM_H */
+
+#if defined(FASTLSTM_IMPLEMENTATION) && !defined(FASTLSTM_IMPLEMENTED)
+#define FASTLSTM_IMPLEMENTED
+#include "c_library.h"
+#endif

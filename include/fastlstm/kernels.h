@@ -14,7 +14,7 @@
 #include <arm_neon.h>
 #endif
 
-#include "fastlstm.h"
+#include "arguments.h"
 
 #if defined(FL_ISA_AVX512)
 #if defined(__clang__)

@@ -5,7 +5,7 @@
  *   near     panels that a first-level cache holds: x window and h window through the same tiles; x's part of a step does not wait for
  *            the step before
  *   hoisted  larger ones: x projected for a block of steps at once, then h's panel step by step
- * Letters as in fastlstm.h.
+ * Letters as in arguments.h.
  */
 
 /* The size of x's and h's panels together that counts as near. */
@@ -173,15 +173,18 @@ FL_INLINE void FL(project_rows)(const fl_stream *s, const real *x, ptrdiff_t row
   const ptrdiff_t width = (s->units + FL_W - 1) / FL_W * 4 * FL_W, before = s->first_block * 4 * FL_W;
   const ptrdiff_t behind = s->units - s->first_block * FL_W, own = s->blocks * FL_W;
   ptrdiff_t number[FL_CHUNK], x_offset[FL_CHUNK], z_offset[FL_CHUNK];
-  fl_project p = {.layout = {behind < own ? behind : own, 1, 0, 0}, .rows = number, .z_offset = z_offset, .padded = 1};
+  fl_project p;
+  memset(&p, 0, sizeof p);
+  p.layout.columns = behind < own ? behind : own;
+  p.layout.gates = p.padded = 1;
+  p.rows = number;
+  p.z_offset = z_offset;
   p.init = (const real *)s->bias_panel + before;
-  p.x = (fl_product){.panel = (const real *)s->x_panel + s->first_block * s->features * FL(pitch)(4, s->padded),
-                     .offset = x_offset,
-                     .runs = 1,
-                     .groups = 1,
-                     .length = s->features,
-                     .depth = s->features,
-                     .padded = s->padded};
+  p.x.panel = (const real *)s->x_panel + s->first_block * s->features * FL(pitch)(4, s->padded);
+  p.x.offset = x_offset;
+  p.x.runs = p.x.groups = 1;
+  p.x.length = p.x.depth = s->features;
+  p.x.padded = s->padded;
   for (ptrdiff_t k = 0; k < FL_CHUNK; k++) number[k] = k, x_offset[k] = k * s->x_step, z_offset[k] = k * width;
   for (ptrdiff_t first = 0; first < rows; first += FL_CHUNK) {
     p.count = rows - first < FL_CHUNK ? rows - first : FL_CHUNK;

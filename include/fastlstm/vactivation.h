@@ -76,12 +76,12 @@ FL_STATIC vec FL(activate_vec)(int id, vec x) {
     case FL_ACT_RELU6:
       return v_clip(0, x, 6);
     case FL_ACT_LEAKY_RELU:
-      return v_select(v_lt(x, zero), x * v_set(0.2), x);
+      return v_select(v_lt(x, zero), x * v_set((real)0.2), x);
     case FL_ACT_ELU:
     case FL_ACT_CELU:
       return FL(elu)(x, 1, 1);
     case FL_ACT_SELU:
-      return FL(elu)(x, 1.6732632423543772, 1.0507009873554805);
+      return FL(elu)(x, (real)1.6732632423543772, (real)1.0507009873554805);
     case FL_ACT_EXPONENTIAL:
       return v_exp(x);
     case FL_ACT_GELU: {
@@ -136,12 +136,12 @@ FL_STATIC vec FL(activate_grad_vec)(int id, vec x, vec y) {
     case FL_ACT_RELU6:
       return v_between(0, x, 6);
     case FL_ACT_LEAKY_RELU:
-      return v_max(v_set(0.2), v_step(v_lt(zero, x), x));
+      return v_max(v_set((real)0.2), v_step(v_lt(zero, x), x));
     case FL_ACT_ELU:
     case FL_ACT_CELU:
       return FL(elu_grad)(x, 1, 1);
     case FL_ACT_SELU:
-      return FL(elu_grad)(x, 1.6732632423543772, 1.0507009873554805);
+      return FL(elu_grad)(x, (real)1.6732632423543772, (real)1.0507009873554805);
     case FL_ACT_EXPONENTIAL:
       return y;
     case FL_ACT_GELU: {

@@ -131,7 +131,7 @@ FL_INLINE vec v_expm1(vec x) {
   vec r = v_fma(k, v_set(-FL_LN2_REST), v_fma(k, v_set(-FL_LN2_HEAD), y));
   vec half = v_unbits(v_shl(v_bits(shifted), FL_MANTISSA)); /* 2^k / 2, which unlike 2^k stays finite */
   vec half_result = v_fma(half, FL(expm1_reduced)(1, r), half - v_set(0.5));
-  return v_select(v_lt(v_abs(x), v_set(1e-20)), x, half_result + half_result);
+  return v_select(v_lt(v_abs(x), v_set((real)1e-20)), x, half_result + half_result);
 }
 
 /* 1 / (1 + exp(-x)). Both sides of the quotient times 2^-23 (2^-52), so that the denominator stays finite until the quotient has
