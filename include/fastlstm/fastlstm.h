@@ -37,6 +37,12 @@ extern "C" {
 
 /* What packed weights, workspaces and tapes must be aligned to, bytes. Arrays of numbers: as float or double. */
 #define FASTLSTM_ALIGNMENT 64
+/* Begins the declaration of such memory: FASTLSTM_ALIGNED static unsigned char workspace[4096]; */
+#if defined(__cplusplus)
+#define FASTLSTM_ALIGNED alignas(FASTLSTM_ALIGNMENT)
+#else
+#define FASTLSTM_ALIGNED _Alignas(FASTLSTM_ALIGNMENT)
+#endif
 
 typedef enum fastlstm_status {
   FASTLSTM_OK = 0,
