@@ -1,4 +1,4 @@
-"""The command ``fastlstm``: predict, train, convert, verify, info, doctor.
+"""The command ``fastlstm``: predict, train, convert, verify, export-c, info, doctor.
 
 In terms of ``load_model``, ``io.data_file``, ``report``, ``selector``; some commands have files of their own.
 
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import convert_command, onnx_command, report, train_command, verify_command
+from . import convert_command, export_command, onnx_command, report, train_command, verify_command
 from .io import OnnxBytes, read_model_file
 from .io.data_file import READABLE, WRITABLE, DataFile, check_writable, read_data, suffix_of, write_array
 from .models import Sequential, load_model
@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(run=_predict)
 
     train_command.add_parser(commands, raw, _count)
+    export_command.add_parser(commands, raw, _count)
 
     convert_command.add_parser(commands, raw)
 

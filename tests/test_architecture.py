@@ -44,10 +44,11 @@ STOREYS = (
     ("layers",),
     ("training",),
     ("models",),
+    ("export",),
     ("report",),
     ("verify",),
     ("fastlstm",),  # fastlstm/__init__.py
-    ("train_command", "onnx_command", "convert_command", "verify_command"),
+    ("train_command", "onnx_command", "convert_command", "verify_command", "export_command"),
     ("cli",),
     ("__main__",),
 )
