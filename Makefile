@@ -10,7 +10,9 @@ CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11
 
 GENERATED := $(patsubst %.pyx,%.c,$(wildcard pyx/*.pyx))
 C_FILES := $(filter-out $(GENERATED),$(wildcard include/fastlstm/*.h pyx/*.h pyx/*.c))
+C_EXAMPLES := $(wildcard examples/c/*.c tests/c/*.c tests/c/*.h)
 CYTHON_FILES := $(wildcard pyx/*.pyx pyx/*.pxd pyx/*.pxi)
+CYTHON_EXAMPLES := fastlstm/fastlstm.pxd tests/c/voice.pyx
 
 # The adapters in benchmarks/rivals; each has its pinned packages in benchmarks/rivals/requirements.
 RIVALS := onnxruntime openvino litert torch keras_tensorflow keras_jax keras_torch
@@ -21,12 +23,15 @@ unexport PYTHONHOME
 
 .NOTPARALLEL:
 .SECONDARY:
-.PHONY: help demo test test-packages lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench bench-rivals clean
+.PHONY: help demo example-c test test-packages sanitize lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench \
+  bench-rivals clean
 
 help:
 	@echo "make demo    classify the speakers in examples/ with a model that Keras trained"
 	@echo "make test    run all tests             (PYTEST_ARGS=... goes to pytest)"
 	@echo "make test-packages  open and run the models that some packages bring along, installed into .packages/"
+	@echo "make example-c  the same model exported as C, compiled and run   (CC=... names the compiler)"
+	@echo "make sanitize   run the tests of the C library under ASan and UBSan, and the extension under valgrind"
 	@echo "make lint    check style, types, spelling, C formatting"
 	@echo "make format  let the formatters rewrite the files"
 	@echo "make bench   time the workloads of benchmarks/cases.py   (BENCH_ARGS=... goes to bench.py)"
@@ -36,6 +41,16 @@ help:
 demo: $(VENV)/.built $(VENV)/.extra-cli
 	$(BIN)/fastlstm predict examples/speakers.keras examples/speakers.npz
 
+# The flags: those that give the bits of the Python package, on this machine's instruction set.
+EXAMPLE := build/example-c
+example-c: $(VENV)/.built $(VENV)/.extra-cli
+	mkdir -p $(EXAMPLE)
+	$(BIN)/fastlstm export-c examples/speakers.keras -o $(EXAMPLE)/speakers.h
+	$(BIN)/python examples/c/speakers_data.py $(EXAMPLE)/speakers.bin
+	$(CC) -std=c11 -O3 -march=native -ffp-contract=off -Wall -Wextra -Wconversion -Werror -Iinclude -I$(EXAMPLE) \
+	  examples/c/speakers.c -o $(EXAMPLE)/speakers -lm
+	$(EXAMPLE)/speakers $(EXAMPLE)/speakers.bin
+
 # The instruction sets and GEMMs other than the default ones are run by the tests themselves, each in a process of its own.
 test: $(VENV)/.built $(VENV)/.extra-test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -43,6 +58,13 @@ test: $(VENV)/.built $(VENV)/.extra-test
 # Installs the packages without what they depend on: only their files are read.
 test-packages: $(VENV)/.built $(VENV)/.extra-test .packages/.installed
 	FASTLSTM_TEST_PACKAGES="$(CURDIR)/.packages" $(BIN)/python -m pytest tests/packages $(PYTEST_ARGS)
+
+# Every error ends the program that made it. valgrind knows no AVX-512, and takes what NumPy and Python do at their start for granted.
+SANITIZER := -g -fsanitize=address,undefined -fno-sanitize-recover=all
+sanitize: $(VENV)/.built $(VENV)/.extra-test
+	FASTLSTM_TEST_CC=gcc FASTLSTM_TEST_CFLAGS="$(SANITIZER)" \
+	  $(BIN)/python -m pytest tests/test_c_library.py tests/test_c_misuse.py tests/test_export_c.py tests/test_example_c.py
+	tests/c/valgrind.sh $(BIN)/python
 
 # One target a tool, so that `make --keep-going lint` tells everything at once.
 lint: lint-style lint-format lint-types lint-spelling lint-c lint-cython
@@ -60,16 +82,16 @@ lint-spelling: $(VENV)/.extra-lint
 	$(BIN)/codespell
 
 lint-c: $(VENV)/.extra-lint
-	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES) $(C_EXAMPLES)
 
 # cython-lint starts pycodestyle by its bare name.
 lint-cython: $(VENV)/.extra-lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint $(CYTHON_FILES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint $(CYTHON_FILES) $(CYTHON_EXAMPLES)
 
 format: $(VENV)/.extra-lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $(C_FILES)
+	$(BIN)/clang-format -i $(C_FILES) $(C_EXAMPLES)
 
 bench: $(VENV)/.built $(VENV)/.extra-test
 	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)

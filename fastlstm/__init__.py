@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import activations, constraints, initializers, layers, models, regularizers, training
@@ -139,6 +140,7 @@ __all__ = [
     "config",
     "constraints",
     "device",
+    "get_include",
     "get_num_threads",
     "initializers",
     "layers",
@@ -153,6 +155,18 @@ __all__ = [
     "torch_state_dict",
     "training",
 ]
+
+
+def get_include() -> str:
+    """The folder for a C compiler's -I: programs then write ``#include <fastlstm/fastlstm.h>`` (docs/c_api.md).
+
+    FileNotFoundError where the installation has lost its headers.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "include", package.parent / "include"):  # installed; a clone that is installed editable
+        if (folder / "fastlstm" / "fastlstm.h").is_file():
+            return str(folder)
+    raise FileNotFoundError(f"the C headers of fastlstm are not in {package / 'include'}: install fastlstm again")
 
 
 def __getattr__(name: str) -> Any:

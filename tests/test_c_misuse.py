@@ -16,14 +16,7 @@ from fastlstm import _core
 from fastlstm.backends import cpu
 
 INCLUDE = ROOT / "include/fastlstm"
-MISUSE = ROOT / "tests/c/misuse.c"
-
-
-def library_alone(folder):
-    """A file that holds the implementation and nothing else."""
-    path = folder / "library.c"
-    path.write_text("#define FASTLSTM_IMPLEMENTATION\n#include <fastlstm/fastlstm.h>\n")
-    return path
+MISUSE, LIBRARY = ROOT / "tests/c/misuse.c", ROOT / "tests/c/library.c"
 
 
 @pytest.mark.parametrize("language", ["c", "c++"])
@@ -56,7 +49,7 @@ def test_a_program_of_two_files_and_two_languages(tmp_path):
         "#include <fastlstm/fastlstm.h>\n#include <cstdio>\nstatic int real = 1, vec = 2; // names of the templates\n"
         "int main() { std::puts(fastlstm_isa()); return real + vec - 3; }\n"
     )
-    c = compile_with(compiler("gcc"), [library_alone(tmp_path)], *C11, *STRICT, "-c", "-O1")
+    c = compile_with(compiler("gcc"), [LIBRARY], *C11, *STRICT, "-c", "-O1")
     cpp = compile_with(compiler("gcc", "c++"), [tmp_path / "main.cpp"], *CXX17, *STRICT, "-c", "-O1")
     out, _ = run([compile_with(compiler("gcc", "c++"), [c, cpp])])
     assert out.decode().strip() in _core.isa_available()
@@ -90,12 +83,11 @@ def test_activations_have_the_numbers_of_the_kernels():
     assert [name.lower() for name in names] == list(cpu.ACTIVATION_NUMBERS)
 
 
-def test_symbols_of_the_library_have_its_prefix(tmp_path):
+def test_symbols_of_the_library_have_its_prefix():
     """An object file with the implementation defines fastlstm_… and nothing else that a linker sees."""
     if shutil.which("nm") is None:
         pytest.skip("needs nm of the binutils")
-    source = library_alone(tmp_path)
-    out, _ = run(["nm", "-g", "--defined-only", compile_with(compiler("gcc"), [source], *C11, *STRICT, "-c", "-O1")])
+    out, _ = run(["nm", "-g", "--defined-only", compile_with(compiler("gcc"), [LIBRARY], *C11, *STRICT, "-c", "-O1")])
     names = [line.split()[-1] for line in out.decode().splitlines()]
     assert len(names) > 50
     assert all(name.startswith("fastlstm_") for name in names), names
@@ -103,11 +95,11 @@ def test_symbols_of_the_library_have_its_prefix(tmp_path):
     assert {name for name in declared if "f64" not in name} <= set(names)
 
 
-def test_no_globals_no_allocation_no_output(tmp_path):
+def test_no_globals_no_allocation_no_output():
     """An object file of the library wants memory functions and square roots from outside, nothing else, and has no variables."""
     if shutil.which("nm") is None:
         pytest.skip("needs nm of the binutils")
-    out, _ = run(["nm", compile_with(compiler("gcc"), [library_alone(tmp_path)], *C11, *STRICT, "-c", "-O1")])
+    out, _ = run(["nm", compile_with(compiler("gcc"), [LIBRARY], *C11, *STRICT, "-c", "-O1")])
     kinds = [(line.split()[-2], line.split()[-1]) for line in out.decode().splitlines()]
     assert not [name for kind, name in kinds if kind in "bBdDC"]
     wanted = {name for kind, name in kinds if kind == "U"} - {"_GLOBAL_OFFSET_TABLE_", "__stack_chk_fail"}
@@ -115,12 +107,12 @@ def test_no_globals_no_allocation_no_output(tmp_path):
 
 
 @pytest.mark.parametrize("cpu_name", ["cortex_m0", "cortex_m4", "cortex_m7"])
-def test_compiles_for_microcontrollers(cpu_name, tmp_path):
+def test_compiles_for_microcontrollers(cpu_name):
     """Cortex-M: one lane, and few enough bytes for one (all of the library, both float types)."""
     soft = cpu_name == "cortex_m0"
     target = f"thumb-linux-musleabi{'' if soft else 'hf'}"
     command = zig("cc", "-target", target, f"-mcpu={cpu_name}")
-    built = compile_with(command, [library_alone(tmp_path)], *C11, *STRICT, "-c", "-Os")
+    built = compile_with(command, [LIBRARY], *C11, *STRICT, "-c", "-Os")
     data = built.read_bytes()
     assert b"one_lane" in data
     assert len(data) < 400_000

@@ -12,12 +12,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from .pieces import Operation, Piece, Place, numbers, rounded
+from .pieces import ALIGNMENT, Operation, Piece, Place, numbers, rounded
 
 HELPERS = {
     "mask": """\
 /* valid [rows] = 1 where a row of x [rows,width] holds another number than `value`; y = x there, else zeros. Returns the last. */
-static inline int PREFIX_mask(ptrdiff_t rows, ptrdiff_t width, real value, const real *x, unsigned char *valid, real *y) {
+static inline int PREFIX_mask(ptrdiff_t rows, ptrdiff_t width, real value, const real *x, unsigned char *valid,
+                              real *y) {
   for (ptrdiff_t n = 0; n < rows; n++) {
     valid[n] = 0;
     for (ptrdiff_t k = 0; k < width; k++)
@@ -29,7 +30,8 @@ static inline int PREFIX_mask(ptrdiff_t rows, ptrdiff_t width, real value, const
 """,
     "concatenate": """\
 /* y [T,R,A+B] = a [T,R,A] beside b [T,R,B] turned round in time. */
-static inline void PREFIX_concatenate(ptrdiff_t T, ptrdiff_t R, ptrdiff_t A, ptrdiff_t B, const real *a, const real *b, real *y) {
+static inline void PREFIX_concatenate(ptrdiff_t T, ptrdiff_t R, ptrdiff_t A, ptrdiff_t B, const real *a, const real *b,
+                                      real *y) {
   for (ptrdiff_t t = 0; t < T; t++)
     for (ptrdiff_t r = 0; r < R; r++, y += A + B) {
       memcpy(y, a + (t * R + r) * A, (size_t)A * sizeof(real));
@@ -147,7 +149,7 @@ class Text:
         size = sum(piece.packed_bytes(self.size, vector) for piece in self.pieces)
         size += 2 * rounded(self.buffer * self.size) + rounded(self.scratch * self.size) + rounded(self.mask)
         size += sum(2 * rounded(piece.states * self.size) for piece in self.stepped())
-        return size + max([piece.workspace_bytes(self.size, vector, steps) for piece, steps in self.in_time()], default=0)
+        return size + max([ALIGNMENT, *(piece.workspace_bytes(self.size, vector, steps) for piece, steps in self.in_time())])
 
     def stepped(self) -> list[Piece]:
         """The pieces whose states step keeps."""
@@ -324,9 +326,10 @@ def header(text: Text, title: str, names: list[str]) -> str:
     functions += [text.reset()] if text.steps_reason is None else []
     functions += [text.init(), text.function("run", run, False)]
     if text.steps_reason is None:
+        now, then = shape_text(text.before[1:]), step_outputs(text)
         step = [
-            f"/* x {shape_text(text.before[1:])} of the next time step -> y [{step_outputs(text)}], what run would give for it behind",
-            "   all steps since init or reset. The states are kept in the model. */",
+            f"/* x {now} of the next time step -> y [{then}], what run would give behind all steps since init or reset.",
+            "   The states are kept in the model. */",
         ]
         functions += [text.function("step", step, True)]
     return "\n".join([*top, *map(text.c, sizes), *text.arrays(), *map(text.c, functions), f"#endif /* {upper}_MODEL_H */", ""])
