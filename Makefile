@@ -59,10 +59,10 @@ test: $(VENV)/.built $(VENV)/.extra-test
 test-packages: $(VENV)/.built $(VENV)/.extra-test .packages/.installed
 	FASTLSTM_TEST_PACKAGES="$(CURDIR)/.packages" $(BIN)/python -m pytest tests/packages $(PYTEST_ARGS)
 
-# Every error ends the program that made it. valgrind knows no AVX-512, and takes what NumPy and Python do at their start for granted.
+# Every error ends the program that made it.
 SANITIZER := -g -fsanitize=address,undefined -fno-sanitize-recover=all
 sanitize: $(VENV)/.built $(VENV)/.extra-test
-	FASTLSTM_TEST_CC=gcc FASTLSTM_TEST_CFLAGS="$(SANITIZER)" \
+	FASTLSTM_TEST_CC=gcc FASTLSTM_TEST_CFLAGS="$(SANITIZER)" FASTLSTM_TEST_32_BITS=1 \
 	  $(BIN)/python -m pytest tests/test_c_library.py tests/test_c_misuse.py tests/test_export_c.py tests/test_example_c.py
 	tests/c/valgrind.sh $(BIN)/python
 

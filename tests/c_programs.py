@@ -1,7 +1,8 @@
 """Builds the programs of tests/c and examples/c with the compilers of this machine, and talks to tests/c/cases.c.
 
 FASTLSTM_TEST_CC names the compilers to use (``gcc,zig``), FASTLSTM_TEST_CFLAGS adds flags to every native build: by them, ``make
-sanitize`` runs the tests under AddressSanitizer and UndefinedBehaviorSanitizer. Used by the tests of the C library.
+sanitize`` runs the tests under AddressSanitizer and UndefinedBehaviorSanitizer. FASTLSTM_TEST_PREFIX is put before each program
+that runs (``valgrind -q --error-exitcode=9``). Used by the tests of the C library.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ ISA_FLAGS = {
 # What the code is compiled for at least, where zig would take this very processor.
 ZIG_TARGET = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 COMPILERS = tuple(os.environ.get("FASTLSTM_TEST_CC", "gcc,clang,zig").split(","))
+PREFIX = tuple(shlex.split(os.environ.get("FASTLSTM_TEST_PREFIX", "")))
 EXTRA = tuple(shlex.split(os.environ.get("FASTLSTM_TEST_CFLAGS", "")))
 
 
@@ -95,7 +97,8 @@ def program(source, compiler_name, isa, language="c", flags=("-O1",)):
 
 def run(words, data=b""):
     """stdout and stderr of a program that must succeed."""
-    done = subprocess.run([str(word) for word in words], input=data, capture_output=True, timeout=600, check=False)
+    words = [*PREFIX, *map(str, words)]
+    done = subprocess.run(words, input=data, capture_output=True, timeout=600, check=False)
     assert done.returncode == 0, f"{words}: exit code {done.returncode}\n{done.stderr.decode()[-4000:]}"
     return done.stdout, done.stderr.decode()
 

@@ -5,6 +5,7 @@ Values are the matter of test_c_library.py.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -40,6 +41,8 @@ def test_wrong_arguments_on_aarch64():
 def test_wrong_arguments_where_addresses_have_32_bits():
     if not X86 or sys.platform != "linux":
         pytest.skip("needs a processor of x86-64 with Linux, which runs programs of 32 bits")
+    if not os.environ.get("FASTLSTM_TEST_32_BITS"):
+        pytest.skip("zig builds a C library of 32 bits first, which takes a minute: FASTLSTM_TEST_32_BITS=1, or make sanitize")
     run([compile_with(zig("cc", "-target", "x86-linux-musl"), [MISUSE], *C11, *STRICT, "-static", "-O1")])
 
 
@@ -106,7 +109,7 @@ def test_no_globals_no_allocation_no_output():
     assert wanted <= {"memcpy", "memmove", "memset", "memchr", "sqrt", "sqrtf", "fmaf", "fma"}, wanted
 
 
-@pytest.mark.parametrize("cpu_name", ["cortex_m0", "cortex_m4", "cortex_m7"])
+@pytest.mark.parametrize("cpu_name", ["cortex_m0", "cortex_m4"])
 def test_compiles_for_microcontrollers(cpu_name):
     """Cortex-M: one lane, and few enough bytes for one (all of the library, both float types)."""
     soft = cpu_name == "cortex_m0"

@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 import pytest
-from c_programs import C11, COMPILERS, CXX17, EXTRA, ISA_FLAGS, ROOT, STRICT, X86, compile_with, compiler, run
+from c_programs import C11, CXX17, EXTRA, ISA_FLAGS, ROOT, STRICT, X86, compile_with, compiler, run
 
 import fastlstm
 from fastlstm import _core
@@ -200,8 +200,7 @@ def test_large_panels_with_gaps_fit_their_memory(tmp_path):
     compare(whole, model.predict(x, verbose=0))
 
 
-@pytest.mark.parametrize("language", ["c", "c++"])
-@pytest.mark.parametrize("compiler_name", COMPILERS)
+@pytest.mark.parametrize(("compiler_name", "language"), [("gcc", "c"), ("gcc", "c++"), ("clang", "c"), ("zig", "c++")])
 def test_every_compiler_takes_an_exported_model(compiler_name, language, tmp_path):
     model, x = made("masked"), samples("masked")
     export_c(model, tmp_path / "masked.h")

@@ -1,9 +1,11 @@
-/* speakers.c: which of nine speakers says a vowel? The model examples/speakers.keras, exported as C, on the recordings of speakers.npz.
+/* speakers.c: which of nine speakers says a vowel? The model examples/speakers.keras, exported as C, on the recordings of
+ * speakers.npz.
  *
- * `make example-c` exports the model (speakers.h), writes the recordings as raw numbers (speakers_data.py), builds and runs this.
+ * `make example-c` exports the model (speakers.h), writes the recordings as raw numbers (speakers_data.py), builds and runs
+ * this.
  *   speakers RECORDINGS [PREDICTIONS]
- * RECORDINGS: a 32-bit count, then for each recording 29 x 12 floats and its speaker as a 32-bit number, as this machine has them in
- * memory. PREDICTIONS: where to write the 9 probabilities of each recording.
+ * RECORDINGS: a 32-bit count, then for each recording 29 x 12 floats and its speaker as a 32-bit number, as this machine has
+ * them in memory. PREDICTIONS: where to write the 9 probabilities of each recording.
  */
 #define FASTLSTM_IMPLEMENTATION
 #define FASTLSTM_STATIC

@@ -1,12 +1,14 @@
-/* c_backward.h: forward on a tape and the backward pass of an LSTM, in the panels of gate_backward.h. Same order of every sum, and so the
- * same bits, as pyx/backward.pxi.
+/* c_backward.h: forward on a tape and the backward pass of an LSTM, in the panels of gate_backward.h. Same order of every sum,
+ * and so the same bits, as pyx/backward.pxi.
  *
- * Blocks of time steps are taken from the last to the first. Within a block each step goes back once (step_back() writes its dz, then
- * the product with the transposed recurrent kernel gives dh of the step before); then three products serve the whole block: dz with the
- * transposed kernel (dx), and the columns of x and h with dz (weight gradients). Row step*N + n of a block's panel is sample n.
+ * Blocks of time steps are taken from the last to the first. Within a block each step goes back once (step_back() writes its
+ * dz, then the product with the transposed recurrent kernel gives dh of the step before); then three products serve the whole
+ * block: dz with the transposed kernel (dx), and the columns of x and h with dz (weight gradients). Row step*N + n of a block's
+ * panel is sample n.
  */
 
-/* Rows of dz that a block should have; depth of one pass of the weight gradients' product; columns up to which dx sums along vectors. */
+/* Rows of dz that a block should have; depth of one pass of the weight gradients' product; columns up to which dx sums along
+   vectors. */
 #undef FL_BACK_ROWS
 #undef FL_BACK_DEPTH
 #undef FL_DOT_COLUMNS
@@ -71,9 +73,11 @@ FL_STATIC void FL(pack_transposed)(const fl_shape *s, const fl_layout *layout, c
   }
   for (ptrdiff_t block = 0; block < FL(blocks)(layout); block++)
     for (ptrdiff_t p = 0; p < depth; p++) {
-      for (int v = 0; v < vectors; v++)
-        for (ptrdiff_t k = 0; k < FL_W; k++)
-          *out++ = k < FL(lanes)(layout, block, v) ? FL(transposed)(s, kernel, p, FL(column)(layout, block, v) + k) : 0;
+      for (int v = 0; v < vectors; v++, out += FL_W) {
+        v_store(out, v_set(0));
+        for (ptrdiff_t k = 0; k < FL(lanes)(layout, block, v); k++)
+          out[k] = FL(transposed)(s, kernel, p, FL(column)(layout, block, v) + k);
+      }
       for (ptrdiff_t k = FL(pitch)(vectors, layout->padded) - vectors * FL_W; k > 0; k--) *out++ = 0;
     }
 }

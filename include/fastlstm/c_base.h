@@ -1,6 +1,7 @@
 /* c_base.h: of the C library what no dtype changes: layers, their checks and geometry, memory, the floating-point mode.
  *
- * Included by c_library.h once. An LSTM is a ConvLSTM1D of one row and kernel width 1, Dense a Conv1D of these: a fl_shape holds either.
+ * Included by c_library.h once. An LSTM is a ConvLSTM1D of one row and kernel width 1, Dense a Conv1D of these: a fl_shape
+ * holds either.
  */
 
 /* The same numbers on both sides; tests/test_c_library.py compares the names between these. */
@@ -34,7 +35,7 @@ FL_INLINE ptrdiff_t fl_times(ptrdiff_t a, ptrdiff_t b) {
 /* a+b likewise. */
 FL_INLINE ptrdiff_t fl_plus(ptrdiff_t a, ptrdiff_t b) { return a < 0 || b < 0 || a > FL_MOST_BYTES - b ? -1 : a + b; }
 
-/* Rows out and the zeros around them, by TensorFlow's rule for "same" (the odd row goes to the right); "causal": all to the left. */
+/* Rows out and the zeros around them, by TensorFlow's rule for "same" (an odd row goes to the right); "causal": all left. */
 FL_STATIC fastlstm_status fl_geometry(fl_shape *s, int padding) {
   const ptrdiff_t reach = fl_plus(fl_times(s->K - 1, s->dilation), 1);
   if (reach < 0) return FASTLSTM_TOO_LARGE;
@@ -175,8 +176,8 @@ FL_INLINE int fl_overlap(const fl_array *a, const fl_array *b) {
   return from_a < from_b ? from_b - from_a < a->bytes : from_a - from_b < b->bytes;
 }
 
-/* Alignment of all; no overlap of an array that is written (the first `outs` ones) with any other. out k may be in[k] itself where
-   k < same; in: the arrays behind the outs. */
+/* Alignment of all; no overlap of an array that is written (the first `outs` ones) with any other. For k < same, out k may be
+   the k-th of the arrays behind the outs. */
 FL_STATIC fastlstm_status fl_check_arrays(const fl_array *arrays, int outs, int count, int same) {
   for (int k = 0; k < count; k++)
     if (arrays[k].start && (uintptr_t)arrays[k].start % arrays[k].alignment) return FASTLSTM_MISALIGNED;

@@ -1,5 +1,5 @@
-/* c_dense.h: the functions of fastlstm.h for Dense, Conv1D and activations: products with a packed matrix (gate_project.h), the layers
- * around the recurrent ones. Same panels, chains and bits as pyx/matrix.pxi.
+/* c_dense.h: the functions of fastlstm.h for Dense, Conv1D and activations: products with a packed matrix (gate_project.h), the
+ * layers around the recurrent ones. Same panels, chains and bits as pyx/matrix.pxi.
  */
 
 /* Rows that are multiplied at once: their offsets stand on the stack. */

@@ -1,7 +1,8 @@
 /* c_library.h: the implementation behind fastlstm.h, for the one instruction set that the compiler's flags name.
  *
- * Included by fastlstm.h where FASTLSTM_IMPLEMENTATION is defined. The kernels are those of the Python package, called directly instead of
- * through a table, so that a program with FASTLSTM_STATIC holds only what it uses. Short names of the templates are undefined at the end.
+ * Included by fastlstm.h where FASTLSTM_IMPLEMENTATION is defined. The kernels are those of the Python package, called directly
+ * instead of through a table, so that a program with FASTLSTM_STATIC holds only what it uses. Short names of the templates are
+ * undefined at the end.
  */
 #include <math.h>
 #include <stddef.h>

@@ -1,9 +1,11 @@
-/* c_sequence.h: the time loop of the C library, for any number of rows: step() of gate_panel.h, x window and h window through one tile.
+/* c_sequence.h: the time loop of the C library, for any number of rows: step() of gate_panel.h, x window and h window through
+ * one tile.
  *
- * An LSTM is a ConvLSTM1D of one row and kernel width 1. In a channels-last buffer with its zeros in place, the K*C values that feed output
- * row m are one run from m*stride*C on (dilation > 1: K runs of C); so x is read in place, or copied a step at a time where it needs
- * zeros around it, and h lives in two buffers with a halo of K-1 rows a sample, used in turn. The order of operations is that of
- * pyx/sequence.pxi, and so are the bits. A single row has a loop of its own: c_stream.h. Letters as in fastlstm.h; M = N*S rows.
+ * An LSTM is a ConvLSTM1D of one row and kernel width 1. In a channels-last buffer with its zeros in place, the K*C values that
+ * feed output row m are one run from m*stride*C on (dilation > 1: K runs of C); so x is read in place, or copied a step at a
+ * time where it needs zeros around it, and h lives in two buffers with a halo of K-1 rows a sample, used in turn. The order of
+ * operations is that of pyx/sequence.pxi, and so are the bits. A single row has a loop of its own: c_stream.h. Letters as in
+ * fastlstm.h; M = N*S rows.
  */
 
 /* A call, and the workspace cut into its parts. */

@@ -1,8 +1,8 @@
-/* c_stream.h: the time loop of a single row, in stretches of steps without a masked one (stream() of single_row.h). Same results and
- * bits as run_rows() of c_sequence.h.
+/* c_stream.h: the time loop of a single row, in stretches of steps without a masked one (stream() of single_row.h). Same
+ * results and bits as run_rows() of c_sequence.h.
  *
- * h is written where it will be wanted: into the outputs with return_sequences, into the tape where there is one, else into two buffers
- * in turn; the next step reads it there.
+ * h is written where it will be wanted: into the outputs with return_sequences, into the tape where there is one, else into two
+ * buffers in turn; the next step reads it there.
  */
 
 /* How a single row goes on: where its states stand. */

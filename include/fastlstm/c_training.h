@@ -1,4 +1,6 @@
-/* c_training.h: the functions of fastlstm.h for the training of an LSTM: tape, transposed weights, backward pass (c_backward.h). */
+/* c_training.h: the functions of fastlstm.h for the training of an LSTM: tape, transposed weights, backward pass
+ * (c_backward.h).
+ */
 
 FASTLSTM_API size_t FL_PUBLIC(lstm_tape_size)(const fastlstm_lstm *layer, ptrdiff_t batch, ptrdiff_t steps) {
   fl_shape shape;

@@ -139,7 +139,7 @@ FASTLSTM_API const char *fastlstm_status_text(fastlstm_status status);
 /* The instruction set of the implementation: "avx512", "avx2", "neon", "generic" or "one_lane". */
 FASTLSTM_API const char *fastlstm_isa(void);
 
-/* Subnormal numbers slow some processors down a hundredfold; no function here changes how they are treated, the caller may. For
+/* Some processors are slow with subnormal numbers; no function here changes how they are treated, the caller may. For
    the calling thread, mode 3: results below the smallest normal number become 0 (1), and such inputs count as 0 (2); 0: neither.
    Returns the mode before, to be given back later. Where the processor has one switch for both, 1, 2 and 3 are the same; where it
    has none, or the compiler cannot reach it, nothing happens and 0 is returned. */
@@ -249,7 +249,7 @@ FASTLSTM_API fastlstm_status fastlstm_activate_f32(int activation, float *x, ptr
 /* As fastlstm_lstm_run_f32, and writes the tape. */
 FASTLSTM_API fastlstm_status fastlstm_lstm_record_f32(const fastlstm_lstm_f32 *lstm, const fastlstm_sequences_f32 *arrays,
                                                       void *tape, size_t tape_bytes, void *workspace, size_t bytes);
-/* Gradients of a recorded run. Of `arrays` batch, steps, x and mask are read, and must be what they were; the tape is not changed. */
+/* Gradients of a recorded run. Of `arrays` batch, steps, x and mask are read, and must be what they were; no tape is changed. */
 FASTLSTM_API fastlstm_status fastlstm_lstm_backward_f32(const fastlstm_lstm_backward_weights_f32 *weights,
                                                         const fastlstm_sequences_f32 *arrays, const void *tape, size_t tape_bytes,
                                                         const fastlstm_gradients_f32 *gradients, void *workspace, size_t bytes);

@@ -72,7 +72,7 @@ FL_STATIC void FL(pack)(const fl_layout *layout, ptrdiff_t depth, const void *ma
       for (int gate = 0; gate < vectors; gate++, out += FL_W) {
         const ptrdiff_t n = FL(lanes)(layout, block, gate);
         const real *from = (const real *)matrix + p * stride + (n ? FL(column)(layout, block, gate) : 0);
-        for (ptrdiff_t k = 0; k < FL_W; k++) out[k] = k < n ? from[k] : 0;
+        v_store(out, v_load_n(from, n)); /* of a loop over k < n, gcc 12 makes loads that reach beyond the matrix */
       }
       for (ptrdiff_t k = FL(pitch)(vectors, layout->padded) - vectors * FL_W; k > 0; k--) *out++ = 0;
     }

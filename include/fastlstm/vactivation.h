@@ -198,7 +198,8 @@ FL_STATIC vec FL(activate_grad_vec)(int id, vec x, vec y) {
 FL_INLINE vec FL(row_load)(const real *z, ptrdiff_t j, ptrdiff_t n, real fill) {
   if (n - j >= FL_W) return v_load(z + j);
   real lanes[FL_W];
-  for (ptrdiff_t k = 0; k < FL_W; k++) lanes[k] = j + k < n ? z[j + k] : fill;
+  for (ptrdiff_t k = 0; k < FL_W; k++) lanes[k] = fill;
+  for (ptrdiff_t k = 0; j + k < n; k++) lanes[k] = z[j + k];
   return v_load(lanes);
 }
 

@@ -1,8 +1,9 @@
 /* cases.c: runs calls of the C library that come on stdin and writes the results to stdout. Driven by tests/c_programs.py.
  *
- * A case: a head of 64-bit integers (enum head), then its arrays in the file's dtype, in the order in which case_body.h reads them. An
- * answer: the number of bytes, then the arrays. Every array has memory of its own and of exactly its size, so that a sanitizer sees each
- * step beside it. Exit code 1 with a line on stderr where a status is not FASTLSTM_OK or the input is cut short.
+ * A case: a head of 64-bit integers (enum head), then its arrays in the file's dtype, in the order in which case_body.h reads
+ * them. An answer: the number of bytes, then the arrays. Every array has memory of its own and of exactly its size, so that a
+ * sanitizer sees each step beside it. Exit code 1 with a line on stderr where a status is not FASTLSTM_OK or the input is cut
+ * short.
  */
 #define FASTLSTM_IMPLEMENTATION
 #include <fastlstm/fastlstm.h>

@@ -1,6 +1,6 @@
-/* exported.c: runs an exported model on samples from stdin. Built by tests/test_export_c.py with -DHEADER='"name.h"' -DMODEL=name -DREAL=float
- * and, where there is a step function, -DHAS_STEP; for each sample writes run's y, then step's y of every step. -DALONE: with
- * the library in the same file.
+/* exported.c: runs an exported model on samples from stdin. Built by tests/test_export_c.py with -DHEADER='"name.h"'
+ * -DMODEL=name -DREAL=float and, where there is a step function, -DHAS_STEP; for each sample writes run's y, then step's y of
+ * every step. -DALONE: with the library in the same file.
  */
 #if defined(ALONE)
 #define FASTLSTM_IMPLEMENTATION

@@ -1,5 +1,5 @@
-/* misuse.c: what the C library answers to arguments that are wrong, and that it writes nothing then. Run by tests/test_c_misuse.py; each
- * check that fails is a line on stderr, exit code 1.
+/* misuse.c: what the C library answers to arguments that are wrong, and that it writes nothing then. Run by
+ * tests/test_c_misuse.py; each check that fails is a line on stderr, exit code 1.
  */
 #define FASTLSTM_IMPLEMENTATION
 #include <fastlstm/fastlstm.h>
