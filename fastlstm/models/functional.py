@@ -175,6 +175,29 @@ class Functional(Model):
     def _samples(self, x: Any) -> Any:
         return self._as_input(x, "x")
 
+    def _output_keys(self) -> tuple[list[str] | None, bool]:
+        keyed = isinstance(self._outputs_structure, dict)
+        names = list(self._outputs_structure) if keyed else self.output_names
+        return (names if len(self.outputs) > 1 else None), keyed
+
+    def _answers(self, y: Any, weight: Any) -> tuple[Any, Any]:
+        """Samples of what each output should be, and of their weights; one array of weights counts for all outputs."""
+        if len(self.outputs) == 1:
+            return y, weight
+        return self._of_outputs(y, "y"), self._of_outputs(weight, "sample_weight")
+
+    def _of_outputs(self, given: Any, name: str) -> Any:
+        """Lists in the order of the outputs, dicts by their names. ValueError for names that are missing."""
+        if isinstance(given, dict):
+            keys = self._output_keys()[0] or []
+            missing = [key for key in keys if key not in given]
+            if missing:
+                raise ValueError(
+                    f"The argument `{name}` lacks the outputs {missing}. Received: a dict with the keys {list(given)}"
+                )
+            return Samples([given[key] for key in keys])
+        return Samples(list(given)) if isinstance(given, (list, tuple)) else given
+
     def _arrays(self, inputs: Any) -> list[np.ndarray]:
         given = self._as_input(inputs)
         return given.arrays if isinstance(given, Samples) else [given]

@@ -46,12 +46,13 @@ class Samples:
 
 
 class Batch(NamedTuple):
-    """Samples ``x`` [n,…] (``Samples`` of a model with several inputs), what they should give ``y`` [n,…] (None: nothing is
-    known), their weights [n] or [n,T], or None."""
+    """Samples ``x`` [n,…], what they should give ``y`` [n,…] (None: nothing is known), their weights [n] or [n,T], or None.
+
+    ``Samples`` of them where a model has several inputs or outputs."""
 
     x: Any
-    y: np.ndarray | None
-    weight: np.ndarray | None
+    y: Any
+    weight: Any
 
 
 class ArrayBatches:
@@ -87,9 +88,13 @@ class IterableBatches:
     """The batches that somebody else makes: an iterable of x, (x, y) or (x, y, sample_weight); one pass an epoch."""
 
     def __init__(
-        self, source: Iterable[Any], class_weight: Mapping[int, float] | None = None, samples: Callable[[Any], Any] | None = None
+        self,
+        source: Iterable[Any],
+        class_weight: Mapping[int, float] | None = None,
+        samples: Callable[[Any], Any] | None = None,
+        answers: Callable[[Any, Any], tuple[Any, Any]] | None = None,
     ):
-        self.source, self.class_weight, self.samples = source, class_weight, samples
+        self.source, self.class_weight, self.samples, self.answers = source, class_weight, samples, answers
 
     def __iter__(self) -> Iterator[Batch]:
         for item in self.source:
@@ -97,6 +102,7 @@ class IterableBatches:
             if not 1 <= len(parts) <= 3:
                 raise ValueError(f"Each item of `x` must be (x, y) or (x, y, sample_weight). Received: {len(parts)} entries")
             x, y, weight = (*parts, None, None)[:3]
+            y, weight = (y, weight) if self.answers is None else self.answers(y, weight)
             yield checked(x if self.samples is None else self.samples(x), y, weight, self.class_weight)
 
 
@@ -158,12 +164,12 @@ def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | Non
     samples: Any = x if isinstance(x, Samples) else require_array(x, "x")
     if isinstance(samples, Samples):
         samples.check()
-    targets = None if y is None else _array(y, "y")
+    targets = None if y is None else _arrays(y, "y")
     if class_weight is not None:
-        if targets is None:
-            raise ValueError("The argument `class_weight` needs `y`")
+        if targets is None or isinstance(targets, Samples):
+            raise ValueError("The argument `class_weight` needs `y`, and one output")
         weight = class_weights(targets, class_weight)
-    weights = None if weight is None else _array(weight, "sample_weight")
+    weights = None if weight is None else _arrays(weight, "sample_weight")
     if samples.ndim == 0:
         raise ValueError("The argument `x` must have a batch axis. Received: a single number")
     if not len(samples):
@@ -177,8 +183,12 @@ def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | Non
     return Batch(samples, targets, weights)
 
 
-def _array(value: Any, name: str) -> np.ndarray:
-    """Labels and weights may also be plain lists."""
+def _arrays(value: Any, name: str) -> Any:
+    """Labels and weights may also be plain lists; of several outputs they come as ``Samples``."""
+    if isinstance(value, Samples):
+        arrays = Samples([one if one is None else _arrays(one, name) for one in value.arrays])
+        arrays.check()
+        return arrays
     return require_array(value if hasattr(value, "__array__") else np.asarray(value), name)
 
 

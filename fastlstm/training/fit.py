@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import regularizers
 from ..layers.gradients import joining_activity_losses
+from ..layers.nest import flatten
 from .batches import Batch, Stream
 from .callback import CallbackList
 from .compiled import Compiled
@@ -164,12 +165,19 @@ def _trained(model: Any, gradients: list[np.ndarray | None]) -> list[tuple[Any, 
     return [(v, np.zeros(v.shape, v.dtype) if g is None else np.array(g)) for v, g in pairs if id(v) in trained]
 
 
-def output_mask(model: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray | None:
-    """The time mask that goes with the output [N,T,…] of the call just made, or None: masked steps do not count."""
-    if not isinstance(y, np.ndarray) or y.ndim < 3:  # one answer a sample
+def output_mask(model: Any, x: Any, y: Any) -> Any:
+    """The time mask that goes with the output [N,T,…] of the call just made, or None: masked steps do not count. Of several
+    outputs a list of them."""
+    outputs = flatten(y)
+    if all(one.ndim < 3 for one in outputs):  # one answer a sample
         return None
-    mask = model.mask_after_call(x, None)
-    return mask if isinstance(mask, np.ndarray) and mask.shape == y.shape[:2] else None
+    masks = model.mask_after_call(x, None)
+    listed = flatten(masks) if isinstance(masks, (list, tuple, dict)) else [masks] * len(outputs)
+    fitting = [
+        mask if one.ndim > 2 and isinstance(mask, np.ndarray) and mask.shape == one.shape[:2] else None
+        for one, mask in zip(outputs, listed, strict=True)
+    ]
+    return fitting[0] if isinstance(y, np.ndarray) else fitting
 
 
 class Interruption:

@@ -59,14 +59,21 @@ class Trainer(Layer):
     ) -> None:
         """Says how to train: optimizer, loss and metrics, each by name, object or config; must come before ``fit``.
 
-        ``loss_weights``: one number that the loss is multiplied with. "accuracy" stands for the accuracy that fits the shapes
+        ``loss_weights``: one number that the loss is multiplied with. For a model with several outputs ``loss``,
+        ``loss_weights`` and the metrics are lists in the order of the outputs or dicts by their names; one loss counts for all.
+        "accuracy" stands for the accuracy that fits the shapes
         of y and of the output; ``weighted_metrics`` are those that sample weights count in. The last four arguments say how
         Keras runs a step; they are accepted and change nothing here.
         ValueError for unknown names.
         """
         from .compiled import Compiled
 
-        self._compiled = Compiled(optimizer, loss, loss_weights, metrics, weighted_metrics)
+        self._compiled = Compiled(optimizer, loss, loss_weights, metrics, weighted_metrics, *self._output_keys())
+
+    def _output_keys(self) -> tuple[list[str] | None, bool]:
+        """The names by which losses and metrics of several outputs are told apart (None for one output), and whether the
+        outputs come in a dict."""
+        return None, False
 
     @property
     def compilation(self) -> Compiled:
@@ -115,7 +122,7 @@ class Trainer(Layer):
 
     @property
     def metrics_names(self) -> list[str]:
-        """What ``evaluate`` returns, in order: "loss", then the metrics."""
+        """Names of what ``evaluate`` returns: "loss", those of several outputs, then the metrics."""
         return self.compilation.names if self.compiled else []
 
     # -- training -------------------------------------------------------------------------------------------------
@@ -167,7 +174,7 @@ class Trainer(Layer):
         if validation_split and validation_data is None:
             from .batches import checked, split
 
-            train, rest = split(checked(self._samples(x), y, sample_weight), validation_split)
+            train, rest = split(checked(self._samples(x), *self._answers(y, sample_weight)), validation_split)
             (x, y, sample_weight), validation_data = train, tuple(rest)
         stream = self._stream(x, y, sample_weight, batch_size, steps_per_epoch, shuffle, class_weight)
         validation = None
@@ -180,6 +187,10 @@ class Trainer(Layer):
     def _samples(self, x: Any) -> Any:
         """``x`` as the batches take it: models with several inputs put theirs together."""
         return x
+
+    def _answers(self, y: Any, weight: Any) -> tuple[Any, Any]:
+        """``y`` and ``sample_weight`` as the batches take them: models with several outputs put theirs together."""
+        return y, weight
 
     def _validation(self, data: Any, batch_size: int | None, steps: int | None) -> Stream:
         """The batches of ``validation_data``. ValueError, TypeError that name this argument."""
@@ -218,7 +229,7 @@ class Trainer(Layer):
         logs = loop.evaluate(self, stream, listed)
         if not logs:
             raise ValueError("The argument `x` is an iterable without batches")
-        return _answer(logs, return_dict)
+        return self._answer(logs, return_dict)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -229,8 +240,8 @@ class Trainer(Layer):
 
         self.compilation.need_loss()
         self.compilation.reset()
-        loop.train_step(self, checked(self._samples(x), y, sample_weight, class_weight))
-        return _answer(self.compilation.result(), return_dict)
+        loop.train_step(self, checked(self._samples(x), *self._answers(y, sample_weight), class_weight))
+        return self._answer(self.compilation.result(), return_dict)
 
     def test_on_batch(self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False) -> Any:
         """Loss and metrics of one batch, as ``evaluate`` gives them."""
@@ -239,8 +250,15 @@ class Trainer(Layer):
 
         self.compilation.need_loss()
         self.compilation.reset()
-        loop.test_step(self, checked(self._samples(x), y, sample_weight))
-        return _answer(self.compilation.result(), return_dict)
+        loop.test_step(self, checked(self._samples(x), *self._answers(y, sample_weight)))
+        return self._answer(self.compilation.result(), return_dict)
+
+    def _answer(self, logs: dict[str, Any], return_dict: bool) -> Any:
+        """What ``evaluate`` and its kin return."""
+        if return_dict:
+            return logs
+        values = self.compilation.listed(logs)
+        return values[0] if len(values) == 1 else values
 
     def _callbacks(self, callbacks: Any, verbose: Any, epochs: int, steps: int | None) -> tuple[History, Any]:
         """A History, and the list of all callbacks with it and the display in front."""
@@ -277,8 +295,8 @@ class Trainer(Layer):
         if not is_arrays(x):
             if y is not None or weight is not None:
                 raise ValueError("Where `x` is an iterable of batches, `y` and `sample_weight` must come with the batches")
-            return Stream(IterableBatches(x, class_weight, self._samples), steps)
-        batch = checked(self._samples(x), y, weight, class_weight)
+            return Stream(IterableBatches(x, class_weight, self._samples, self._answers), steps)
+        batch = checked(self._samples(x), *self._answers(y, weight), class_weight)
         return Stream(ArrayBatches(batch, self._batch_size(batch_size, len(batch.x)), shuffle), steps)
 
     # -- prediction -----------------------------------------------------------------------------------------------
@@ -337,8 +355,3 @@ class Trainer(Layer):
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _answer(logs: dict[str, Any], return_dict: bool) -> Any:
-    values = list(logs.values())
-    return logs if return_dict else values[0] if len(values) == 1 else values

@@ -150,7 +150,7 @@ def test_chars2vec_maps_similar_words_to_near_vectors(packages, size):
             x[0, k, characters[character]] = 1
         return model.predict(x, verbose=0)[0]
 
-    words = {"language": "langauge", "understanding": "understandign", "natural": "naturall"}
+    words = {"language": "lanquage", "understanding": "understandign", "natural": "naturall"}
     vectors = {word: vector(word) for word in [*words, *words.values()]}
     for word, similar in words.items():
         near = np.linalg.norm(vectors[word] - vectors[similar])
