@@ -22,6 +22,11 @@ def add_parser(commands: Any, formatter: Any, count: Callable[[str], int]) -> No
     export.add_argument("--name", help="prefix of the functions, a C identifier (default: from the name of OUT.h)")
     export.add_argument("--dtype", choices=["float32", "float64"], help="float type of the C code (default: the model's)")
     export.add_argument("--steps", metavar="T", type=count, help="time steps of a run, where the model does not fix them")
+    export.add_argument(
+        "--one-lane",
+        action="store_true",
+        help="for microcontrollers: weights packed beforehand, which need flash, no RAM",
+    )
     export.set_defaults(run=_export)
 
 
@@ -33,5 +38,6 @@ def _export(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.output}: the output is a C header and must end in .h")
     model: Any = load_model(arguments.model)
     source = Path(arguments.model).name
-    for line in export_c(model, arguments.output, arguments.name, arguments.dtype, arguments.steps, source):
+    options = (arguments.name, arguments.dtype, arguments.steps, arguments.one_lane)
+    for line in export_c(model, arguments.output, *options, source):
         print(line)

@@ -18,6 +18,7 @@ cdef extern from "fastlstm/fastlstm.h" nogil:
         FASTLSTM_MISALIGNED
         FASTLSTM_TOO_SMALL
         FASTLSTM_OVERLAP
+        FASTLSTM_WRONG_ISA
 
     ctypedef enum fastlstm_activation:
         FASTLSTM_LINEAR

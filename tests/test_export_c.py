@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import subprocess
 
 import numpy as np
 import pytest
@@ -188,6 +189,34 @@ def test_memory_is_what_the_header_says(isa, tmp_path):
         said = {int(number) for number in re.findall(r"MEMORY_BYTES (\d+)", (tmp_path / f"{name}.h").read_text())}
         *_, taken = answers(built(tmp_path, name, ISA_FLAGS[isa]), samples(name)[:0].reshape(0, 1), 1, 0, 0)
         assert taken == min(said) if isa == "one_lane" else taken <= max(said)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_that_stay_in_flash_give_the_same_bits(name, dtype, tmp_path):
+    """``one_lane``: the header holds what the pack functions would write; memory is the less by them."""
+    model, x = made(name), samples(name).astype(dtype)
+    export_c(model, tmp_path / f"{name}.h", dtype=dtype)
+    outputs = model.predict(samples(name), verbose=0)[0].size
+    one_lane = ISA_FLAGS["one_lane"]
+    run_alone = [f"{name}_step(" in (tmp_path / f"{name}.h").read_text()]
+    packed = run([built(tmp_path, name, one_lane)], x.tobytes())
+    export_c(model, tmp_path / f"{name}.h", dtype=dtype, one_lane=True)
+    stored = run([built(tmp_path, name, one_lane)], x.tobytes())
+    assert run_alone == [f"{name}_step(" in (tmp_path / f"{name}.h").read_text()]
+    assert len(stored[0]) >= outputs * x.itemsize
+    assert stored[0] == packed[0]
+    assert int(stored[1]) < int(packed[1]) or name == "nothing"
+
+
+def test_weights_of_one_lane_are_refused_elsewhere(tmp_path):
+    if _core.isa == "generic" and not X86:
+        pytest.skip("needs vectors")
+    export_c(made("last"), tmp_path / "last.h", one_lane=True)
+    program = built(tmp_path, "last", native())
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "weights were packed for another instruction set" in done.stderr
 
 
 def test_large_panels_with_gaps_fit_their_memory(tmp_path):

@@ -30,13 +30,20 @@ RESERVED = set(
 
 
 def export_c(
-    model: Sequential, path: Any, name: str | None = None, dtype: Any = None, steps: int | None = None, source: str | None = None
+    model: Sequential,
+    path: Any,
+    name: str | None = None,
+    dtype: Any = None,
+    steps: int | None = None,
+    one_lane: bool = False,
+    source: str | None = None,
 ) -> list[str]:
     """Writes ``model`` as a C header with the functions ``<name>_init``, ``<name>_run`` and, where it is causal, ``<name>_step``.
 
     Args: ``model``: a built Sequential; ``path``: the file to write; ``name``: a C identifier (default: from the file's name);
     ``dtype``: "float32" or "float64" (default: that of the model's layers); ``steps``: time steps of a run where the model does
-    not fix them; ``source``: where the model came from, for the first line. Returns facts about the header, a line each.
+    not fix them; ``one_lane``: weights are written as processors without vectors read them, so that they stay in flash and
+    memory holds no copy; ``source``: where the model came from, for the first line. Returns facts about the header, a line each.
     ValueError (Unsupported) that names every layer which cannot be exported, before anything is written; OSError from writing.
     """
     if not isinstance(model, Sequential):
@@ -48,7 +55,7 @@ def export_c(
     timed = len(shape) >= 2
     reasons = [f'layer "{label}": {made.whole}' for label, made in operations if made.whole is not None]
     reason = "the model's input has no time axis" if not timed else reasons[0] if reasons else None
-    text = Text(name, [made for _, made in operations], kind, timed, reason)
+    text = Text(name, [made for _, made in operations], kind, timed, reason, one_lane)
     title = f"the model {source or model.name} in C, made by `fastlstm export-c` of fastlstm {__version__}. Do not edit."
     content = header(text, title, [label for label, _ in operations])
     write(path, content)
@@ -81,7 +88,8 @@ def facts(text: Text, path: Any, content: str) -> list[str]:
     functions = f"{text.prefix}_init, {text.prefix}_run" + ("" if text.steps_reason else f", {text.prefix}_step")
     count = sum(array.size for piece in text.pieces for array in piece.arrays.values() if array is not None)
     lines = [f"{os.fspath(path)}: {functions}; {count} weights in {text.real}, {len(content)} bytes of text"]
-    lines += [f"memory: {text.memory(64)} bytes with 64-byte vectors, {text.memory(0)} without vectors"]
+    widest = "" if text.one_lane else f"{text.memory(64)} bytes with 64-byte vectors, "
+    lines += [f"memory: {widest}{text.memory(0)} bytes without vectors"]
     return lines + ([f"no {text.prefix}_step: {text.steps_reason}"] if text.steps_reason else [])
 
 

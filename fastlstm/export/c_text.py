@@ -104,9 +104,19 @@ static inline void PREFIX_average(ptrdiff_t steps, ptrdiff_t width, const unsign
 
 
 class Text:
-    """Writes one model. ``steps_reason``: why there is no step function, or None."""
+    """Writes one model. ``steps_reason``: why there is no step function, or None. ``one_lane``: weights stand in the header as
+    processors without vectors read them, and are not packed into memory."""
 
-    def __init__(self, prefix: str, operations: list[Operation], dtype: np.dtype, timed: bool, steps_reason: str | None):
+    def __init__(
+        self,
+        prefix: str,
+        operations: list[Operation],
+        dtype: np.dtype,
+        timed: bool,
+        steps_reason: str | None,
+        one_lane: bool = False,
+    ):
+        self.one_lane = one_lane
         self.prefix, self.operations, self.timed, self.steps_reason = prefix, operations, timed, steps_reason
         self.real, self.suffix = ("float", "f32") if dtype == np.float32 else ("double", "f64")
         self.size = dtype.itemsize
@@ -136,6 +146,9 @@ class Text:
 
     def arrays(self) -> Iterator[str]:
         for piece in self.pieces:
+            if self.one_lane:
+                yield f"FASTLSTM_ALIGNED {self.array(f'{piece.name}_packed', piece.packed_for_one_lane())}"
+                continue
             for name, array in piece.arrays.items():
                 if array is not None:
                     yield self.array(f"{piece.name}_{name}", array)
@@ -146,7 +159,7 @@ class Text:
     # -- sizes --------------------------------------------------------------------------------------------------------------
     def memory(self, vector: int) -> int:
         """Bytes that init asks for, with vectors of ``vector`` bytes (0: one lane)."""
-        size = sum(piece.packed_bytes(self.size, vector) for piece in self.pieces)
+        size = 0 if self.one_lane else sum(piece.packed_bytes(self.size, vector) for piece in self.pieces)
         size += 2 * rounded(self.buffer * self.size) + rounded(self.scratch * self.size) + rounded(self.mask)
         size += sum(2 * rounded(piece.states * self.size) for piece in self.stepped())
         return size + max([ALIGNMENT, *(piece.workspace_bytes(self.size, vector, steps) for piece, steps in self.in_time())])
@@ -189,7 +202,10 @@ class Text:
             arguments = {"dense": None, "conv1d": ""}.get(piece.kind, f", 1, {steps}")
             call = f"fastlstm_{piece.kind}_packed_size_@(&{piece.name})"
             lines += [f"  const fastlstm_{piece.kind} {piece.name} = PREFIX_{piece.name}_layer();"]
-            lines += [f"  if (memory) model->{piece.name}.packed = memory + at;", f"  at += {call};"]
+            if not self.one_lane:
+                lines += [f"  if (memory) model->{piece.name}.packed = memory + at;", f"  at += {call};"]
+            elif arguments is None:
+                lines.pop()
             if arguments is not None:
                 lines += [f"  bytes = fastlstm_{piece.kind}_workspace_size_@(&{piece.name}{arguments});"]
                 lines += ["  if (bytes > workspace) workspace = bytes;"]
@@ -204,12 +220,13 @@ class Text:
         return "\n".join([*lines, "  return at + workspace;", "}", ""])
 
     def init(self) -> str:
+        verb = "Takes" if self.one_lane else "Packs the weights into"
         lines = [
             "/* Bytes of memory that init asks for on this instruction set; at most UPPER_MEMORY_BYTES. */",
             "static inline size_t PREFIX_memory_size(void) { return PREFIX_lay_out(NULL, NULL); }",
             "",
-            "/* Packs the weights into `memory` [bytes], aligned to FASTLSTM_ALIGNMENT. It belongs to the caller, and to the",
-            "   model until its last use; the states are zeros. A model is used by one thread at a time. */",
+            f"/* {verb} `memory` [bytes], aligned to FASTLSTM_ALIGNMENT. It belongs to the caller, and to the model",
+            "   until its last use; the states are zeros. A model is used by one thread at a time. */",
             "static inline fastlstm_status PREFIX_init(PREFIX *model, void *memory, size_t bytes) {",
             "  fastlstm_status status = FASTLSTM_OK;",
             "  if (!model || !memory) return FASTLSTM_NULL_POINTER;",
@@ -217,7 +234,13 @@ class Text:
             "  if (bytes < PREFIX_memory_size()) return FASTLSTM_TOO_SMALL;",
             "  PREFIX_lay_out(model, (unsigned char *)memory);",
         ]
+        if self.one_lane:
+            lines += ['  if (strcmp(fastlstm_isa(), "one_lane")) return FASTLSTM_WRONG_ISA;']
         for piece in self.pieces:
+            if self.one_lane:
+                lines += [f"  model->{piece.name}.layer = PREFIX_{piece.name}_layer();"]
+                lines += [f"  model->{piece.name}.packed = PREFIX_{piece.name}_packed;"]
+                continue
             arrays = ["NULL" if array is None else f"PREFIX_{piece.name}_{name}" for name, array in piece.arrays.items()]
             at, size = f"(void *)(uintptr_t)model->{piece.name}.packed", f"fastlstm_{piece.kind}_packed_size_@(&{piece.name})"
             lines += [
@@ -294,6 +317,7 @@ def header(text: Text, title: str, names: list[str]) -> str:
         + (f"there is none: {text.steps_reason}." if text.steps_reason else "one time step at a time."),
         " *",
         " * One source file of the program defines FASTLSTM_IMPLEMENTATION before it includes this or <fastlstm/fastlstm.h>.",
+        *([" * Weights are packed for one lane: FASTLSTM_ONE_LANE, or a Cortex-M."] if text.one_lane else []),
         " */",
         f"#ifndef {upper}_MODEL_H",
         f"#define {upper}_MODEL_H",

@@ -66,6 +66,24 @@ class Piece:
         """Numbers of h, and of c."""
         return self.rows[1] * self.width if self.is_recurrent else 0
 
+    def packed_for_one_lane(self) -> np.ndarray:
+        """The packed weights as one lane reads them, zeros between the parts: what the pack function would write."""
+        parts = list(self.arrays.values())
+        given = next(array for array in parts if array is not None)
+        parts[-1] = np.zeros(self.width * (4 if self.is_recurrent else 1), given.dtype) if parts[-1] is None else parts[-1]
+        panels = [self._panel(np.asarray(part).reshape(-1, np.asarray(part).shape[-1])) for part in parts]
+        aligned = [np.pad(panel, (0, -panel.size % (ALIGNMENT // given.itemsize))) for panel in panels]
+        return np.concatenate(aligned)
+
+    def _panel(self, matrix: np.ndarray) -> np.ndarray:
+        """matrix [P,4F] -> [F,P,4], or [P,F] -> [blocks,P,columns of a block], flat (gate_panel.h, with vectors of one lane)."""
+        depth, columns = matrix.shape
+        if self.is_recurrent:
+            return matrix.reshape(depth, 4, self.width).transpose(2, 0, 1).ravel()
+        wide = 4 if columns > 2 else columns
+        padded = np.pad(matrix, ((0, 0), (0, -columns % wide)))
+        return padded.reshape(depth, -1, wide).transpose(1, 0, 2).ravel()
+
     def packed_bytes(self, real: int, vector: int) -> int:
         """Bytes of the packed weights for vectors of ``vector`` bytes (0: one lane) of numbers of ``real`` bytes."""
         lanes = max(1, vector // real)

@@ -94,6 +94,8 @@ FASTLSTM_API const char *fastlstm_status_text(fastlstm_status status) {
       return "memory has fewer bytes than its size function asks for";
     case FASTLSTM_OVERLAP:
       return "arrays overlap that must not";
+    case FASTLSTM_WRONG_ISA:
+      return "weights were packed for another instruction set";
   }
   return "no status of fastlstm";
 }

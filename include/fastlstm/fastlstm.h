@@ -53,7 +53,8 @@ typedef enum fastlstm_status {
   FASTLSTM_BAD_PADDING,    /* no number of enum fastlstm_padding, or FASTLSTM_CAUSAL for a ConvLSTM1D */
   FASTLSTM_MISALIGNED,     /* memory not aligned to FASTLSTM_ALIGNMENT, or numbers not aligned as such */
   FASTLSTM_TOO_SMALL,      /* memory of fewer bytes than the size that is asked for */
-  FASTLSTM_OVERLAP         /* arrays overlap that must not */
+  FASTLSTM_OVERLAP,        /* arrays overlap that must not */
+  FASTLSTM_WRONG_ISA       /* weights that were packed beforehand (export-c --one-lane) belong to another instruction set */
 } fastlstm_status;
 
 /* Keras' activations; the last three act over the last axis, all others on each number. */

@@ -264,7 +264,7 @@ static void denormals(void) {
 int main(void) {
   fastlstm_lstm_f32 lstm;
   memset(&lstm, 0, sizeof lstm);
-  for (int k = 0; k <= FASTLSTM_OVERLAP + 1; k++) TRUE(strlen(fastlstm_status_text((fastlstm_status)k)) > 3);
+  for (int k = 0; k <= FASTLSTM_WRONG_ISA + 1; k++) TRUE(strlen(fastlstm_status_text((fastlstm_status)k)) > 3);
   layers();
   convolutions();
   packing(&lstm);
