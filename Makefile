@@ -11,6 +11,7 @@ CANDIDATES := $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11
 GENERATED := $(patsubst %.pyx,%.c,$(wildcard pyx/*.pyx))
 C_FILES := $(filter-out $(GENERATED),$(wildcard include/fastlstm/*.h pyx/*.h pyx/*.c))
 C_EXAMPLES := $(wildcard examples/c/*.c tests/c/*.c tests/c/*.h)
+CUDA_FILES := $(wildcard fastlstm/backends/gpu/*.cu*) tests/gpu/cpu_cuda.h
 CYTHON_FILES := $(wildcard pyx/*.pyx pyx/*.pxd pyx/*.pxi)
 CYTHON_EXAMPLES := fastlstm/fastlstm.pxd tests/c/voice.pyx
 
@@ -82,7 +83,7 @@ lint-spelling: $(VENV)/.extra-lint
 	$(BIN)/codespell
 
 lint-c: $(VENV)/.extra-lint
-	$(BIN)/clang-format --dry-run -Werror $(C_FILES) $(C_EXAMPLES)
+	$(BIN)/clang-format --dry-run -Werror $(C_FILES) $(C_EXAMPLES) $(CUDA_FILES)
 
 # cython-lint starts pycodestyle by its bare name.
 lint-cython: $(VENV)/.extra-lint
@@ -91,7 +92,7 @@ lint-cython: $(VENV)/.extra-lint
 format: $(VENV)/.extra-lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $(C_FILES) $(C_EXAMPLES)
+	$(BIN)/clang-format -i $(C_FILES) $(C_EXAMPLES) $(CUDA_FILES)
 
 bench: $(VENV)/.built $(VENV)/.extra-test
 	$(BIN)/python -m benchmarks.bench $(BENCH_ARGS)

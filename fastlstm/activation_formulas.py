@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .devices import as_array, module_of
 from .numerics import as_real, erfc
 
 _SELU_ALPHA = 1.6732632423543772
@@ -46,7 +47,7 @@ def _activation(gradient: Callable[..., Any], elementwise: bool = True) -> Calla
         def function(x: Any, *args: Any, **options: Any) -> np.ndarray:
             real, dtype = as_real(x)
             with np.errstate(all="ignore"):
-                return np.asarray(formula(real, *args, **options), dtype=dtype)
+                return as_array(formula(real, *args, **options), dtype)
 
         TABLE[formula.__name__] = Row(formula.__name__, function, gradient, elementwise)
         return function
@@ -314,7 +315,7 @@ def sparsemax(x: Any, axis: int = -1) -> Any:
     z = np.moveaxis(x - np.max(x, axis=axis, keepdims=True), axis, -1)
     ordered = -np.sort(-z, axis=-1)
     total = np.cumsum(ordered, axis=-1)
-    count = np.arange(1, z.shape[-1] + 1)
+    count = module_of(z).arange(1, z.shape[-1] + 1)
     size = np.maximum(np.sum(1.0 + count * ordered > total, axis=-1, keepdims=True), 1)
     tau = (np.take_along_axis(total, size - 1, axis=-1) - 1.0) / size
     return np.moveaxis(np.maximum(z - tau, 0.0), -1, axis)

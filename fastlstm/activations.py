@@ -46,6 +46,7 @@ from .activation_formulas import (
     tanh_shrink,
     threshold,
 )
+from .devices import as_array
 from .numerics import as_real
 from .serialization import function_name_dict, serialize_object
 
@@ -218,8 +219,6 @@ def _in_dtype(gradient: Callable[..., Any]) -> Callable[..., np.ndarray]:
     def wrapped(x: Any, *arrays: Any, **options: Any) -> np.ndarray:
         real, dtype = as_real(x)
         with np.errstate(all="ignore"):
-            return np.asarray(
-                gradient(real, *(np.asarray(a).astype(real.dtype, copy=False) for a in arrays), **options), dtype=dtype
-            )
+            return as_array(gradient(real, *(as_array(a).astype(real.dtype, copy=False) for a in arrays), **options), dtype)
 
     return wrapped

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import settings
+from .devices import as_array
 
 # (1 + 2x) exp(x^2) erfc(x) on [0, inf), in u = (x - 3) / (x + 3); n = 48
 _TAIL = (
@@ -70,7 +71,7 @@ def as_real(x: Any) -> tuple[np.ndarray, np.dtype]:
     that is not a real number.
     """
     if hasattr(x, "dtype"):
-        x = np.asarray(x)
+        x = as_array(x)
         result = x.dtype.newbyteorder("=")
     else:
         x = np.asarray(x)
@@ -106,7 +107,7 @@ def erf(x: Any) -> np.ndarray:
     with np.errstate(all="ignore"):
         size = np.abs(real)
         centre = real * _chebyshev(_CENTRE, 2.0 * np.square(np.minimum(size, 1.0)) - 1.0)
-        return np.asarray(np.where(size <= 1.0, centre, np.copysign(1.0 - _erfc_positive(size), real)), dtype=result)
+        return as_array(np.where(size <= 1.0, centre, np.copysign(1.0 - _erfc_positive(size), real)), result)
 
 
 def erfc(x: Any) -> np.ndarray:
@@ -115,4 +116,4 @@ def erfc(x: Any) -> np.ndarray:
     real = real.astype(np.float64, copy=False)
     with np.errstate(all="ignore"):
         tail = _erfc_positive(np.abs(real))
-        return np.asarray(np.where(real < 0.0, 2.0 - tail, tail), dtype=result)
+        return as_array(np.where(real < 0.0, 2.0 - tail, tail), result)

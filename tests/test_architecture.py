@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from fastlstm.backends import cpu, reference
+from fastlstm.backends import cpu, gpu, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "fastlstm"
@@ -24,6 +24,7 @@ STOREYS = (
     ("_core",),
     (
         "errors",
+        "devices",
         "version",
         "settings",
         "serialization",
@@ -64,7 +65,7 @@ OPTIONAL = {
     "ml_dtypes": {"dtypes.py"},
     "tqdm": {""},
     "scipy": {"initializers.py"},
-    "cupy": set(),
+    "cupy": {"devices.py"},
 }
 
 
@@ -248,6 +249,7 @@ def sources() -> list[Path]:
     found = [*files(), *PACKAGE.rglob("*.pyi")]
     for folder in ("pyx", "include"):
         found += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".pyx", ".pxd", ".pxi", ".c", ".h")]
+    found += [path for path in PACKAGE.rglob("*") if path.suffix in (".cu", ".cuh")]
     return sorted(set(found) - generated_c())
 
 
@@ -311,15 +313,25 @@ def test_the_c_library_knows_nothing_of_python(path: Path) -> None:
 
 
 # -- backends -----------------------------------------------------------------------------------------------------------
-VERBS = ("prepare", "lstm_forward", "activate")
+VERBS = (
+    "prepare",
+    "lstm_forward",
+    "lstm_backward",
+    "convlstm1d_forward",
+    "convlstm1d_backward",
+    "prepare_matrix",
+    "affine",
+    "conv1d",
+    "activate",
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_backends_have_the_same_verbs_and_arguments(verb: str) -> None:
-    signatures = [inspect.signature(getattr(backend, verb)).parameters.values() for backend in (reference, cpu)]
+    signatures = [inspect.signature(getattr(backend, verb)).parameters.values() for backend in (reference, cpu, gpu)]
     described = [[(p.name, p.kind, p.default) for p in parameters] for parameters in signatures]
-    assert described[0] == described[1]
+    assert described[0] == described[1] == described[2]
 
 
 def test_backends_are_named_after_their_modules() -> None:
-    assert (reference.name, cpu.name) == ("reference", "cpu")
+    assert (reference.name, cpu.name, gpu.name) == ("reference", "cpu", "gpu")

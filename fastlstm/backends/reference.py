@@ -113,7 +113,7 @@ def _convolution(a: np.ndarray, kernel: np.ndarray, rows: ConvRows) -> np.ndarra
     reach = (rows.rows_out - 1) * rows.stride + 1
     taps = (padded[:, k * rows.dilation : k * rows.dilation + reach : rows.stride] @ block for k, block in enumerate(kernel))
     with np.errstate(all="ignore"):
-        return sum(taps, np.zeros((), a.dtype))
+        return sum(taps, a.dtype.type(0))
 
 
 def _time_loop(

@@ -8,11 +8,11 @@ Source: keras-spec 2, 4, 6, 8.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from .. import activations
+from ..devices import module_of
 from ..spec import ConvLSTM1DSpec, ConvRows, RecurrentSpec, conv_rows
 from .records import Step, Tape, Weights
 
@@ -115,9 +115,9 @@ def _time_loop_backward(
     return np.stack(dxs if spec.go_backwards else dxs[::-1], axis=1), dh, dc, gradients
 
 
-def _valid(step: Step, a: np.ndarray, otherwise: Any = 0) -> np.ndarray:
-    """``a`` for the samples that the step counts for, ``otherwise`` for the masked ones."""
-    return a if step.valid is None else np.where(step.valid, a, np.asarray(otherwise, a.dtype))
+def _valid(step: Step, a: np.ndarray, otherwise: np.ndarray | None = None) -> np.ndarray:
+    """``a`` for the samples that the step counts for, ``otherwise`` (None: zeros) for the masked ones."""
+    return a if step.valid is None else np.where(step.valid, a, a.dtype.type(0) if otherwise is None else otherwise)
 
 
 def _cell_backward(spec: RecurrentSpec, step: Step, dh: np.ndarray, dc: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
@@ -140,7 +140,7 @@ def _project_backward(
     """Of the four gate blocks of a @ kernel, ``a`` scaled for each gate or for all: gradients of a [N,P] and of kernel [P,4U]."""
     if len(scales) == 4:
         blocks = list(zip(scales, np.split(kernel, 4, axis=1), dz, strict=True))
-        da = sum((scale * (d @ block.T) for scale, block, d in blocks), np.zeros((), a.dtype))
+        da = sum((scale * (d @ block.T) for scale, block, d in blocks), a.dtype.type(0))
         return da, np.concatenate([(a * scale).T @ d for scale, _, d in blocks], axis=1)
     together, scale = np.concatenate(dz, axis=1), scales[0] if scales else 1
     return scale * (together @ kernel.T), (a * scale).T @ together
@@ -149,7 +149,7 @@ def _project_backward(
 def _convolution_backward(a: np.ndarray, kernel: np.ndarray, rows: ConvRows, dz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of a cross-correlation of a [N,R,C] with kernel [K,C,F], dz [N,S,F]: gradients of a and of kernel, tap after tap."""
     own = slice(rows.pad_left, rows.pad_left + rows.rows_in)
-    padded = np.zeros((len(a), rows.padded_rows, a.shape[2]), a.dtype)
+    padded = module_of(a).zeros((len(a), rows.padded_rows, a.shape[2]), a.dtype)
     padded[:, own] = a
     dpadded, dkernel = np.zeros_like(padded), np.zeros_like(kernel)
     reach = (rows.rows_out - 1) * rows.stride + 1

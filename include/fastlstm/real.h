@@ -4,6 +4,8 @@
  * and gate_panel.h. Including the five again with another FL_BITS makes the second dtype; every name that they define
  * passes through FL(), so that fl_tanh_f32_avx512 and fl_tanh_f64_avx512 live in one translation unit.
  *
+ * FL_CUDA: the text is part of a CUDA source (fastlstm/backends/gpu/prelude.cuh defines it), one lane a thread.
+ *
  * Terms: real (float or double), ireal (signed integer of the same size). No other file asks which dtype it is compiled for,
  * except for constants whose value depends on the precision (FL_PICK).
  */
@@ -29,7 +31,10 @@
 #define FL_PASTE(name, dtype, isa) FL_PASTE_(name, dtype, isa)
 #define FL(name) FL_PASTE(name, FL_DTYPE, FL_ISA)
 
-#if defined(__GNUC__) || defined(__clang__)
+#if defined(FL_CUDA)
+#define FL_INLINE static __device__ __forceinline__
+#define FL_STATIC static __device__ __noinline__
+#elif defined(__GNUC__) || defined(__clang__)
 #define FL_INLINE static inline __attribute__((always_inline, unused))
 #define FL_STATIC static __attribute__((noinline, unused))
 #elif defined(_MSC_VER)
@@ -41,7 +46,7 @@
 #endif
 
 /* Compile-time unrolling of the loops whose accumulators must stay in registers. */
-#if defined(__clang__)
+#if defined(__clang__) || defined(__CUDACC__)
 #define FL_UNROLL _Pragma("unroll")
 #elif defined(__GNUC__)
 #define FL_UNROLL _Pragma("GCC unroll 16")

@@ -46,7 +46,7 @@
 #define FL_VECTOR_BYTES 64
 #elif defined(FL_ISA_AVX2)
 #define FL_VECTOR_BYTES 32
-#elif defined(FL_ISA_ONE) || !(defined(__GNUC__) || defined(__clang__)) || defined(__CUDACC__)
+#elif defined(FL_ISA_ONE) || !(defined(__GNUC__) || defined(__clang__)) || defined(FL_CUDA)
 #define FL_VECTOR_BYTES (FL_BITS / 8)
 #ifndef FL_ISA_ONE
 #define FL_ISA_ONE
@@ -72,7 +72,7 @@ typedef ireal ivec __attribute__((vector_size(FL_VECTOR_BYTES)));
 
 /* Asks for the cache line at p; nothing else. */
 #undef FL_PREFETCH
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(FL_CUDA)
 #define FL_PREFETCH(p) __builtin_prefetch(p)
 #else
 #define FL_PREFETCH(p) ((void)(p))
@@ -226,7 +226,7 @@ FL_INLINE vec v_sqrt(vec a) { return (vec)FL_X(vsqrtq)((FL_V)a); }
 /* ---- one lane ------------------------------------------------------------------------------------------------------- */
 #elif defined(FL_ISA_ONE)
 FL_INLINE vec v_fma(vec a, vec b, vec c) {
-#if defined(__CUDACC__) || defined(FP_FAST_FMA)
+#if defined(FL_CUDA) || defined(FP_FAST_FMA)
   return FL_BITS == 32 ? (vec)fmaf((float)a, (float)b, (float)c) : (vec)fma(a, b, c);
 #else
   return a * b + c;

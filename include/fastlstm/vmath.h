@@ -53,7 +53,7 @@
 #undef FL_FUSED
 #if defined(FL_ISA_AVX512) || defined(FL_ISA_AVX2) || defined(FL_ISA_NEON)
 #define FL_FUSED 1
-#elif defined(FL_ISA_ONE) && (defined(__CUDACC__) || defined(FP_FAST_FMA))
+#elif defined(FL_ISA_ONE) && (defined(FL_CUDA) || defined(FP_FAST_FMA))
 #define FL_FUSED 1
 #else
 #define FL_FUSED 0

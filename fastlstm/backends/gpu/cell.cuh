@@ -1,0 +1,80 @@
+/* cell.cuh: one unit of one row: the cell of include/fastlstm/cell.h between global arrays, masks and outputs included.
+ *
+ * Used by all kernels that end in a cell. Letters: M rows of a step (N samples, S rows each; an LSTM has S = 1), U units. The structs are
+ * filled by structs.py and passed by value.
+ */
+
+struct cell_io {
+  const real *h_in, *c_in;   /* [M,U] */
+  real *h_out, *c_out;       /* [M,U]; c_out may be c_in, h_out must not be h_in */
+  real *output;              /* [M,U] output of the step before in, of this one out; NULL: not carried (no mask) */
+  real *y;                   /* a second place for the output, or NULL: row r of sample n stands at n*y_stride + r*U */
+  real *gates;               /* [M,4,U] the tape, or NULL */
+  const unsigned char *mask; /* [N] 0: the step does not count for the sample; NULL: all count */
+  long long y_stride;
+  int rows, units, sample_rows; /* M, U, S */
+  int zero_output, activation, recurrent_activation, rounding;
+};
+
+/* Ends a step for unit u of row m. z: the pre-activations of i, f, c, o. */
+FL_INLINE void finish_cell(const cell_io &io, int m, int u, real z[4]) {
+  const size_t at = (size_t)m * io.units + u;
+  const int sample = m / io.sample_rows;
+  real c = io.c_in[at], h, output;
+  if (io.mask && !io.mask[sample]) {
+    h = io.h_in[at];
+    output = io.zero_output ? 0 : io.output[at];
+  } else {
+    if (io.activation == FL_ACT_TANH && io.recurrent_activation == FL_ACT_SIGMOID)
+      FL(cell)(FL_CELL_TANH_SIGMOID, FL_ACT_TANH, FL_ACT_SIGMOID, io.rounding, z, &c, &h);
+    else
+      FL(cell)(FL_CELL_ANY, io.activation, io.recurrent_activation, io.rounding, z, &c, &h);
+    output = h;
+    if (io.gates)
+      for (int g = 0; g < 4; g++) io.gates[((size_t)m * 4 + g) * io.units + u] = z[g];
+  }
+  io.c_out[at] = c;
+  io.h_out[at] = h;
+  if (io.output) io.output[at] = output;
+  if (io.y) io.y[sample * io.y_stride + (size_t)(m % io.sample_rows) * io.units + u] = output;
+}
+
+struct back_io {
+  const real *gates;         /* [M,4,U] as finish_cell wrote them */
+  const real *c_before, *c;  /* [M,U] around the step */
+  const real *dy;            /* cotangent of the step's output, placed as cell_io.y; or NULL */
+  const real *dh_product;    /* [M,U] what came back through the recurrent kernel from the step behind; NULL: there is none */
+  real *dh, *dc, *doutput;   /* [M,U] cotangents behind the step in, of what the step hands on unchanged out */
+  real *dz;                  /* [M,4,U] out */
+  const unsigned char *mask; /* [N] of this step, or NULL */
+  const unsigned char *mask_after; /* [N] of the step behind, or NULL: where 0, dh counts and not dh_product */
+  long long dy_stride;
+  int rows, units, sample_rows;
+  int zero_output, activation, recurrent_activation;
+};
+
+/* One step back for unit u of row m, up to the product of dz with the recurrent kernel. */
+FL_INLINE void step_back(const back_io &io, int m, int u) {
+  const size_t at = (size_t)m * io.units + u, gate0 = (size_t)m * 4 * io.units + u;
+  const int sample = m / io.sample_rows;
+  real dh = io.dh_product && (!io.mask_after || io.mask_after[sample]) ? io.dh_product[at] : io.dh[at];
+  real doutput = io.doutput[at];
+  if (io.dy) doutput += io.dy[sample * io.dy_stride + (size_t)(m % io.sample_rows) * io.units + u];
+  real dz[4] = {0, 0, 0, 0};
+  if (io.mask && !io.mask[sample]) {
+    io.doutput[at] = io.zero_output ? 0 : doutput;
+  } else {
+    real tape[4], dc = io.dc[at];
+    for (int g = 0; g < 4; g++) tape[g] = io.gates[gate0 + (size_t)g * io.units];
+    const int kind = io.activation == FL_ACT_TANH && io.recurrent_activation == FL_ACT_SIGMOID;
+    FL(cell_back)(kind, io.activation, io.recurrent_activation, tape, io.c_before[at], io.c[at], dh + doutput, &dc, dz);
+    io.dc[at] = dc;
+    io.doutput[at] = 0;
+  }
+  io.dh[at] = dh;
+  for (int g = 0; g < 4; g++) io.dz[gate0 + (size_t)g * io.units] = dz[g];
+}
+
+/* Number of this thread in the grid, and of all threads. */
+FL_INLINE size_t thread_number() { return (size_t)blockIdx.x * blockDim.x + threadIdx.x; }
+FL_INLINE size_t thread_count() { return (size_t)gridDim.x * blockDim.x; }

@@ -1,0 +1,282 @@
+"""The forward pass on the GPU: projections, then one of three ways through the steps (``choose.path``).
+
+In terms of ``Layout`` (shapes), ``kernels`` (launches) and the structs of the kernels. Used by the verbs of this backend.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ... import devices
+from ...spec import RecurrentSpec
+from ..cpu import ACTIVATION_NUMBERS, ROUNDING_NUMBERS
+from . import choose, kernels, structs
+from .layout import Layout, parts, time_major
+
+_KEPT_PLANS = 8  # captured graphs of one layer's weights
+
+
+class GpuWeights:
+    """kernel [D,4U] or [K,C,4F], recurrent_kernel [U,4U] or [K,F,4F], bias [4U] or None, on the device; and the plans of calls."""
+
+    def __init__(self, kernel: Any, recurrent_kernel: Any, bias: Any):
+        self.kernel, self.recurrent_kernel, self.bias = kernel, recurrent_kernel, bias
+        self.units = recurrent_kernel.shape[-2]
+        self.plans: collections.OrderedDict[Any, Plan] = collections.OrderedDict()
+        self.lock = threading.Lock()
+
+    @property
+    def x_matrix(self) -> Any:
+        """[K*C, 4U]."""
+        return self.kernel.reshape(-1, 4 * self.units)
+
+    @property
+    def h_matrix(self) -> Any:
+        """[K*U, 4U]."""
+        return self.recurrent_kernel.reshape(-1, 4 * self.units)
+
+    def gates(self, matrix: Any) -> Any:
+        """A matrix [P,4U] as [4,P,U]."""
+        return devices.contiguous(matrix.reshape(-1, 4, self.units).swapaxes(0, 1))
+
+
+class Tape(NamedTuple):
+    """A recorded forward: what its backward needs. Time-major, in processing order."""
+
+    layout: Layout
+    weights: GpuWeights
+    x: Any  # [T,N,R,C]
+    mask: Any  # [T,N] or None
+    h: Any  # [T+1,M,U]
+    c: Any  # [T+1,M,U]
+    gates: Any  # [T,M,4,U]
+    x_scales: Any  # [4,N,R,C], [1,N,R,C] or None
+    h_scales: Any  # [4,N,S,U] or None
+
+
+class Buffers:
+    """The arrays of a call: states [slots,M,U], the carried output, y [N,T,S,U], the tape."""
+
+    def __init__(self, spec: RecurrentSpec, layout: Layout, mask: Any, dtype: Any, record: bool):
+        xp = devices.cupy_module()
+        state, steps = (layout.rows, layout.units), layout.steps
+        self.h = xp.empty((steps + 1 if record else 2, *state), dtype)
+        self.c = xp.empty((steps + 1 if record else 1, *state), dtype)
+        self.gates = xp.empty((steps, layout.rows, 4, layout.units), dtype) if record else None
+        self.mask = mask
+        self.output = None if mask is None else xp.empty(state, dtype)
+        whole = (layout.samples, steps, layout.sample_rows, layout.units)
+        self.y = xp.empty(whole, dtype) if spec.return_sequences else None
+        self.spec, self.layout = spec, layout
+
+    def start(self, h: Any, c: Any) -> None:
+        """The initial states [N,S,U], and no output yet."""
+        self.h[0] = h.reshape(self.h.shape[1:])
+        self.c[0] = c.reshape(self.c.shape[1:])
+        if self.output is not None:
+            self.output.fill(0)
+
+    def cell(self, step: int) -> np.ndarray:
+        """The struct of a step's cells."""
+        layout, spec, size = self.layout, self.spec, self.h.dtype.itemsize
+        state = layout.rows * layout.units * size
+        names = [ACTIVATION_NUMBERS[str(name)] for name in spec.activation_names()]
+
+        def place(array: Any, offset: int) -> int:
+            return 0 if array is None else structs.pointer(array) + offset
+
+        return structs.filled(
+            structs.CELL_IO,
+            h_in=place(self.h, step % len(self.h) * state),
+            h_out=place(self.h, (step + 1) % len(self.h) * state),
+            c_in=place(self.c, step % len(self.c) * state),
+            c_out=place(self.c, (step + 1) % len(self.c) * state),
+            output=self.output,
+            y=place(self.y, step * layout.sample_rows * layout.units * size),
+            gates=place(self.gates, step * 4 * state),
+            mask=place(self.mask, step * layout.samples),
+            y_stride=layout.steps * layout.sample_rows * layout.units,
+            rows=layout.rows,
+            units=layout.units,
+            sample_rows=layout.sample_rows,
+            zero_output=int(spec.zero_output_for_mask),
+            activation=names[0],
+            recurrent_activation=names[1],
+            rounding=ROUNDING_NUMBERS[spec.storage],
+        )
+
+    def results(self) -> tuple[Any, Any, Any]:
+        """(y, h, c), arrays of the caller's own: y [N,T,S,U] or [N,S,U], h and c [N,S,U]."""
+        layout = self.layout
+        shape = (layout.samples, layout.sample_rows, layout.units)
+        h = self.h[layout.steps % len(self.h)].reshape(shape).copy()
+        c = self.c[layout.steps % len(self.c)].reshape(shape).copy()
+        if self.y is not None:
+            return self.y, h, c
+        return (h if self.output is None else self.output.reshape(shape)).copy(), h, c
+
+
+class Plan:
+    """The launches of a call as a CUDA graph over buffers of its own; a call copies in, launches once and copies out."""
+
+    def __init__(self, buffers: Buffers, x: Any, launches: list[kernels.Launch]):
+        self.buffers, self.x = buffers, x
+        for launch in launches[:1]:
+            kernels.ready(launch, x.dtype)  # compiles, which must not happen during the capture
+        stream = devices.cupy_module().cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            for launch in launches:
+                kernels.run(launch, x.dtype)
+            self.graph = stream.end_capture()
+
+    def run(self, x: Any, h: Any, c: Any, mask: Any) -> tuple[Any, Any, Any]:
+        self.x[...] = x
+        if mask is not None:
+            self.buffers.mask[...] = mask
+        self.buffers.start(h, c)
+        self.graph.launch()
+        y, h, c = self.buffers.results()
+        return (y.copy() if self.buffers.spec.return_sequences else y), h, c
+
+
+def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any) -> Any:
+    """Pre-activations [T,M,4,U] of all steps without the recurrent share: the windows of x @ kernel + bias, by cuBLAS."""
+    xp, units = devices.cupy_module(), layout.units
+    z = xp.empty((layout.steps, layout.rows, 4, units), x.dtype)
+    for part in parts(layout.steps, layout.rows * layout.x.depth * x.dtype.itemsize):
+        steps = x[part]
+        flat = z[part].reshape(-1, 4 * units)
+        if scales is None or len(scales) == 1:
+            xp.matmul(_windows(layout, steps if scales is None else steps * scales[0]), weights.x_matrix, out=flat)
+        else:
+            for g, matrix in enumerate(weights.gates(weights.x_matrix)):
+                flat.reshape(-1, 4, units)[:, g] = xp.matmul(_windows(layout, steps * scales[g]), matrix)
+    if weights.bias is not None:
+        z += weights.bias.reshape(4, units)
+    return z
+
+
+def _windows(layout: Layout, x: Any) -> Any:
+    """The windows [T*M, K*C] of x [T,N,R,C]."""
+    return layout.x.gather(x.reshape(-1, layout.x.rows_in, layout.x.channels))
+
+
+def forward(
+    spec: RecurrentSpec, weights: GpuWeights, x: Any, h: Any, c: Any, mask: Any, scales: tuple[Any, Any], record: bool
+) -> tuple[Any, ...]:
+    """x [N,T,R,C], h and c [N,S,U], mask [N,T] or None, ``scales`` of x and of h -> (y, h, c), with ``record`` and a Tape."""
+    layout = Layout.of(spec, x.shape)
+    x_scales, h_scales = scales
+    xs = time_major(x, spec.go_backwards)
+    mask = None if mask is None else time_major(mask.astype(np.uint8), spec.go_backwards)
+    way, _ = choose.path(spec, layout, h_scales is not None, x.dtype.itemsize)
+    if way == "direct" and not record and x_scales is None and layout.rows:
+        return _planned(spec, layout, weights, xs, h, c, mask)
+    buffers = Buffers(spec, layout, mask, x.dtype, record)
+    buffers.start(h, c)
+    if layout.rows:
+        _WAYS[way](layout, weights, xs, x_scales, h_scales, buffers)
+    results = buffers.results()
+    if not record:
+        return results
+    # The tape keeps none of the arrays that the caller gets.
+    tape = Tape(layout, weights, xs, mask, buffers.h, buffers.c, buffers.gates, x_scales, h_scales)
+    return (*results, tape)
+
+
+def _persistent(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
+    z = project(layout, weights, x, x_scales)
+    grid = choose.sequence_grid(layout.samples, layout.units, x.dtype.itemsize, choose.limits())
+    assert grid is not None
+    arrived = devices.cupy_module().zeros(grid.grid[1], np.uint32)
+    cell = buffers.cell(0)
+    cell["h_out"], cell["c_out"] = cell["h_in"], cell["c_in"]
+    io = structs.filled(
+        structs.SEQUENCE_IO,
+        cell=cell[0],
+        z=z,
+        recurrent_kernel=weights.recurrent_kernel,
+        arrived=arrived,
+        gates_step=0 if buffers.gates is None else layout.rows * 4 * layout.units,
+        steps=layout.steps,
+        h_slots=len(buffers.h),
+        c_slots=len(buffers.c),
+        block_units=grid.block_units,
+        group_rows=grid.group_rows,
+    )
+    launch = kernels.Launch(f"sequence_{grid.rows}", grid.grid, (grid.threads,), (io,), grid.shared, cooperative=True)
+    kernels.run(launch, x.dtype)
+
+
+def step_launches(layout: Layout, weights: GpuWeights, x: Any, z: Any, buffers: Buffers) -> list[kernels.Launch]:
+    """A launch for each step of the direct kernel: x [T,N,R,C], or its share z [T,M,4,U] with the bias, where that is there."""
+    size = x.dtype.itemsize
+    grid = choose.step_grid(layout, size, choose.limits())
+    assert grid is not None
+    one_row = layout.sample_rows == 1 and layout.x.plain and layout.h.plain
+    launches = []
+    for step in range(layout.steps):
+        cell = buffers.cell(step)
+        x_at = None if z is not None else structs.pointer(x) + step * layout.samples * layout.x.rows_in * layout.x.channels * size
+        products = (
+            choose.convolution(x_at, weights.kernel, layout.x, one_row, layout.samples),
+            choose.convolution(int(cell["h_in"][0]), weights.recurrent_kernel, layout.h, one_row, layout.samples),
+        )
+        z_at = 0 if z is None else structs.pointer(z) + step * layout.rows * 4 * layout.units * size
+        bias = 0 if z is not None else structs.pointer(weights.bias)
+        arguments = (cell, *products, np.uint64(z_at), np.uint64(bias))
+        launches.append(kernels.Launch("step_forward", grid.grid, grid.block, arguments, grid.shared))
+    return launches
+
+
+def _direct(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
+    z = None if x_scales is None else project(layout, weights, x, x_scales)
+    for launch in step_launches(layout, weights, x, z, buffers):
+        kernels.run(launch, x.dtype)
+
+
+def _planned(spec: RecurrentSpec, layout: Layout, weights: GpuWeights, x: Any, h: Any, c: Any, mask: Any) -> tuple[Any, Any, Any]:
+    """The direct kernel's launches as one CUDA graph, captured once for each shape, dtype and set of flags."""
+    cuda = devices.cupy_module().cuda
+    # Two streams may run at once, so that each has buffers of its own.
+    key = (spec, layout, x.dtype, mask is None, cuda.Device().id, cuda.get_current_stream().ptr)
+    with weights.lock:
+        plan = weights.plans.get(key)
+        if plan is None:
+            own_x, own_mask = x.copy(), None if mask is None else mask.copy()
+            buffers = Buffers(spec, layout, own_mask, x.dtype, record=False)
+            plan = Plan(buffers, own_x, step_launches(layout, weights, own_x, None, buffers))
+            weights.plans[key] = plan
+            if len(weights.plans) > _KEPT_PLANS:
+                weights.plans.popitem(last=False)
+        weights.plans.move_to_end(key)
+        return plan.run(x, h, c, mask)
+
+
+def _general(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
+    xp, units, rows = devices.cupy_module(), layout.units, layout.rows
+    z = project(layout, weights, x, x_scales)
+    size = z.dtype.itemsize
+    matrix = weights.h_matrix if h_scales is None else weights.gates(weights.h_matrix)
+    strides = {"row": 4 * units, "gate": units} if h_scales is None else {"row": units, "gate": rows * units}
+    shape = (layout.samples, layout.sample_rows, units)
+    for step in range(layout.steps):
+        h = buffers.h[step % len(buffers.h)].reshape(shape)
+        if h_scales is None:
+            recurrent = xp.matmul(layout.h.gather(h), matrix)  # [M,4U]
+        else:
+            scaled = (h * h_scales).reshape(4 * layout.samples, layout.sample_rows, units)
+            recurrent = xp.matmul(layout.h.gather(scaled).reshape(4, rows, layout.h.depth), matrix)  # [4,M,U]
+        projected = structs.filled(
+            structs.Z_PART, z=structs.pointer(z) + step * rows * 4 * units * size, row=4 * units, gate=units
+        )
+        arguments = (buffers.cell(step), projected, structs.filled(structs.Z_PART, z=recurrent, **strides), np.uint64(0))
+        kernels.run(kernels.elementwise("cell_forward", rows * units, *arguments), z.dtype)
+
+
+_WAYS = {"persistent": _persistent, "direct": _direct, "general": _general}

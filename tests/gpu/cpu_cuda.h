@@ -1,0 +1,255 @@
+/* cpu_cuda.h: enough of CUDA to run the kernels of fastlstm/backends/gpu on a CPU, for tests of their logic.
+ *
+ * Each thread of a block is a fiber with a stack of its own; a scheduler runs them in turn, in rising or falling order, between barriers. Blocks
+ * run one after the other; those of a cooperative launch are all alive at once, as on a device, so that they may wait for each other.
+ * Every block has its own dynamic shared memory, filled with NaN. What goes wrong comes back as a message: a barrier that not all threads
+ * reach, a shuffle in a divergent warp, a wait that never ends. Races between the threads of a warp, launch limits and speed stay unseen.
+ */
+#pragma once
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <utility>
+#include <vector>
+
+struct dim3 {
+  unsigned x, y, z;
+};
+
+namespace cpu_cuda {
+constexpr size_t STACK = 64 * 1024;
+constexpr unsigned WARP = 32;
+enum State { READY, AT_BARRIER, AT_SHUFFLE, WAITING, DONE };
+
+struct Block;
+struct Fiber {
+  ucontext_t context;
+  jmp_buf place;
+  void *stack;
+  bool started = false;
+  State state = DONE;
+  dim3 thread;
+  unsigned number;
+  Block *block;
+  uint64_t offered;
+};
+struct Block {
+  dim3 index;
+  std::vector<char> shared;
+  std::vector<Fiber *> fibers;
+};
+
+inline std::vector<Fiber *> &pool() {
+  static std::vector<Fiber *> fibers;
+  return fibers;
+}
+inline Fiber *current;
+inline jmp_buf scheduler;
+inline ucontext_t first_return;
+inline dim3 grid_size, block_size;
+inline void (*body)(void **);
+inline void **arguments;
+inline std::string failure;
+
+/* A fiber lives for ever: it runs the body, hands back, and runs the next one when it is called again. */
+inline void live() {
+  for (;;) {
+    body(arguments);
+    current->state = DONE;
+    if (!_setjmp(current->place)) _longjmp(scheduler, 1);
+  }
+}
+
+inline void resume(Fiber *fiber) {
+  current = fiber;
+  if (_setjmp(scheduler)) return;
+  if (fiber->started) _longjmp(fiber->place, 1);
+  fiber->started = true;
+  setcontext(&fiber->context);
+}
+
+/* Hands back to the scheduler until the state is READY again (WAITING: until the next turn). */
+inline void pause_as(State state) {
+  Fiber *self = current;
+  self->state = state;
+  if (!_setjmp(self->place)) _longjmp(scheduler, 1);
+}
+
+inline Fiber *fiber_at(size_t number) {
+  while (pool().size() <= number) {
+    Fiber *fiber = new Fiber;
+    fiber->stack = mmap(nullptr, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = fiber->stack;
+    fiber->context.uc_stack.ss_size = STACK;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, live, 0);
+    pool().push_back(fiber);
+  }
+  return pool()[number];
+}
+
+/* Frees the threads of a block that stand at a barrier or a shuffle which all others have reached. False on an error. */
+inline bool release(Block &block, bool *progress) {
+  unsigned done = 0, barrier = 0;
+  for (Fiber *f : block.fibers) done += f->state == DONE, barrier += f->state == AT_BARRIER;
+  if (barrier && barrier + done == block.fibers.size()) {
+    if (done) {
+      failure = "__syncthreads was reached by " + std::to_string(barrier) + " threads of a block; the others had returned";
+      return false;
+    }
+    for (Fiber *f : block.fibers) f->state = READY;
+    *progress = true;
+    return true;
+  }
+  for (size_t w = 0; w < block.fibers.size(); w += WARP) {
+    unsigned shuffling = 0, all = 0;
+    for (size_t t = w; t < block.fibers.size() && t < w + WARP; t++) all++, shuffling += block.fibers[t]->state == AT_SHUFFLE;
+    if (!shuffling) continue;
+    if (shuffling != all) {
+      failure = "a shuffle was reached by " + std::to_string(shuffling) + " of the " + std::to_string(all) + " threads of a warp";
+      return false;
+    }
+    for (size_t t = w; t < w + all; t++) block.fibers[t]->state = READY;
+    *progress = true;
+  }
+  return true;
+}
+
+/* Runs the blocks together until all their threads have returned. */
+inline void run(std::vector<Block> &blocks, bool reversed) {
+  int idle = 0;
+  for (;;) {
+    bool progress = false, left = false;
+    for (size_t b = 0; b < blocks.size(); b++) {
+      Block &block = blocks[reversed ? blocks.size() - 1 - b : b];
+      const size_t count = block.fibers.size();
+      for (size_t t = 0; t < count; t++) {
+        Fiber *fiber = block.fibers[reversed ? count - 1 - t : t];
+        if (fiber->state != READY && fiber->state != WAITING) continue;
+        fiber->state = READY;
+        resume(fiber);
+        if (fiber->state != WAITING) progress = true;
+      }
+    }
+    for (Block &block : blocks)
+      if (!release(block, &progress)) return;
+    for (Block &block : blocks)
+      for (Fiber *f : block.fibers) left = left || f->state != DONE;
+    if (!left) return;
+    idle = progress ? 0 : idle + 1;
+    if (idle > 2) {
+      failure = "the blocks wait for each other without end";
+      return;
+    }
+  }
+}
+
+inline Block make_block(dim3 index, size_t shared, size_t first_fiber) {
+  Block block;
+  block.index = index;
+  block.shared.assign(shared + 64, (char)0xff);
+  const unsigned threads = block_size.x * block_size.y * block_size.z;
+  for (unsigned t = 0; t < threads; t++) {
+    Fiber *fiber = fiber_at(first_fiber + t);
+    fiber->state = READY;
+    fiber->number = t;
+    fiber->thread = {t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y};
+    block.fibers.push_back(fiber);
+  }
+  return block;
+}
+
+/* A launch; "" or what went wrong. Fibers that an error left behind are never used again. */
+inline const char *launch(void (*function)(void **), const unsigned *grid, const unsigned *block, size_t shared, int cooperative,
+                          int reversed, void **args) {
+  grid_size = {grid[0], grid[1], grid[2]};
+  block_size = {block[0], block[1], block[2]};
+  body = function;
+  arguments = args;
+  failure.clear();
+  const size_t count = (size_t)grid[0] * grid[1] * grid[2], threads = (size_t)block[0] * block[1] * block[2];
+  std::vector<Block> blocks;
+  for (size_t k = 0; k < count && failure.empty(); k++) {
+    const size_t b = reversed && !cooperative ? count - 1 - k : k;
+    const dim3 index = {(unsigned)(b % grid[0]), (unsigned)(b / grid[0] % grid[1]), (unsigned)(b / grid[0] / grid[1])};
+    blocks.push_back(make_block(index, shared, cooperative ? k * threads : 0));
+    if (cooperative && k + 1 < count) continue;
+    for (Block &one : blocks)
+      for (Fiber *f : one.fibers) f->block = &one;
+    run(blocks, reversed);
+    blocks.clear();
+  }
+  if (!failure.empty()) pool().clear();
+  return failure.c_str();
+}
+
+/* Every lane of the warp offers a value and gets that of lane `source`. */
+template <class T>
+T shuffle(T value, unsigned source) {
+  static_assert(sizeof(T) <= sizeof(uint64_t), "a shuffle moves at most 8 bytes");
+  Fiber *self = current;
+  memcpy(&self->offered, &value, sizeof(T));
+  pause_as(AT_SHUFFLE);
+  T got = value;
+  const unsigned from = self->number / WARP * WARP + source;
+  if (from < self->block->fibers.size()) memcpy(&got, &self->block->fibers[from]->offered, sizeof(T));
+  pause_as(AT_SHUFFLE); /* nobody offers anew before all have read */
+  return got;
+}
+
+template <class T>
+struct plain {
+  using type = T;
+};
+template <class T>
+struct plain<const T> {
+  using type = T;
+};
+template <class... A, size_t... I>
+void apply(void (*f)(A...), void **args, std::index_sequence<I...>) {
+  f(*static_cast<typename plain<A>::type *>(args[I])...);
+}
+template <class... A>
+void unpack(void (*f)(A...), void **args) {
+  apply(f, args, std::index_sequence_for<A...>{});
+}
+/* A kernel with its arguments behind pointers, as drivers take them. */
+template <auto F>
+void call(void **args) {
+  unpack(F, args);
+}
+
+inline int atomic_add(unsigned *p, unsigned v) {
+  const unsigned before = *p;
+  *p += v;
+  return before;
+}
+}  // namespace cpu_cuda
+
+#define FL_CPU_CUDA
+#define FL_SHARED(name) real *name = (real *)(((uintptr_t)cpu_cuda::current->block->shared.data() + 15) & ~(uintptr_t)15)
+#define FL_LOAD_FRESH(p) (*(p))
+#define FL_WAITING() cpu_cuda::pause_as(cpu_cuda::WAITING)
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __noinline__
+#define __launch_bounds__(...)
+#define __align__(n) __attribute__((aligned(n)))
+#define threadIdx cpu_cuda::current->thread
+#define blockIdx cpu_cuda::current->block->index
+#define blockDim cpu_cuda::block_size
+#define gridDim cpu_cuda::grid_size
+#define __syncthreads() cpu_cuda::pause_as(cpu_cuda::AT_BARRIER)
+#define __threadfence()
+#define __shfl_xor_sync(mask, value, lanes) cpu_cuda::shuffle(value, (cpu_cuda::current->number % cpu_cuda::WARP) ^ (lanes))
+#define __shfl_sync(mask, value, lane) cpu_cuda::shuffle(value, lane)
+#define atomicAdd(p, v) cpu_cuda::atomic_add(p, v)
