@@ -9,19 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from . import devices
+
 
 def require_array(value: Any, name: str) -> np.ndarray:
-    """``value`` as an ndarray without changing its dtype.
+    """``value`` as an ndarray without changing its dtype; CuPy arrays, and CUDA arrays of other libraries, stay on the device.
 
     ValueError for nested Python lists and scalars (Keras: "Only input tensors may be passed as positional arguments"),
     TypeError for object, complex, string and datetime arrays.
     """
+    value = devices.adopt(value)
     if not hasattr(value, "__array__"):
         raise ValueError(
             f"Only input tensors may be passed as positional arguments. The argument `{name}` must be a NumPy array. "
             f"Received: {type(value).__name__}"
         )
-    value = np.asarray(value)  # also a plain view of masked arrays, matrices and memory maps
+    value = devices.as_array(value)  # also a plain view of masked arrays, matrices and memory maps
     if value.dtype.kind not in "fiub" and value.dtype.name != "bfloat16":
         raise TypeError(f"The argument `{name}` must be an array of numbers. Received: dtype={value.dtype}, shape={value.shape}")
     return value
@@ -29,7 +32,7 @@ def require_array(value: Any, name: str) -> np.ndarray:
 
 def cast(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """C-contiguous, aligned, native-endian copy or view of ``value`` in ``dtype``; no copy where none is needed."""
-    return np.require(value, dtype=dtype, requirements=("C", "A"))
+    return devices.contiguous(value, dtype)
 
 
 def check_rank(value: np.ndarray, ndim: int, layer: str) -> None:
@@ -69,7 +72,7 @@ def as_mask(mask: Any, batch: int, steps: int) -> np.ndarray | None:
         mask = mask.any(axis=tuple(range(2, mask.ndim)))
     if mask.ndim != 2 or mask.shape[0] not in (1, batch) or mask.shape[1] != steps:
         raise ValueError(wrong)
-    return np.ascontiguousarray(np.broadcast_to(mask, (batch, steps)))
+    return cast(np.broadcast_to(mask, (batch, steps)), np.dtype(bool))
 
 
 def mask_of_lengths(lengths: Any, mask: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -79,7 +82,7 @@ def mask_of_lengths(lengths: Any, mask: Any, shape: tuple[int, ...]) -> np.ndarr
     """
     if mask is not None:
         raise ValueError("The arguments `mask` and `lengths` say the same thing: give one of them")
-    array = np.asarray(lengths)
+    array = devices.as_array(devices.adopt(lengths))
     if len(shape) < 2:
         raise ValueError(f"The argument `lengths` needs sequences of shape (batch, timesteps, …). Received: shape {shape}")
     if array.dtype.kind not in "iu":
@@ -90,4 +93,4 @@ def mask_of_lengths(lengths: Any, mask: Any, shape: tuple[int, ...]) -> np.ndarr
         raise ValueError(
             f"The argument `lengths` must lie between 0 and the {shape[1]} time steps. Received: {array.min()} to {array.max()}"
         )
-    return np.arange(shape[1]) < array[:, None]
+    return devices.module_of(array).arange(shape[1]) < array[:, None]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import settings
+from .devices import as_array
 from .identifiers import Family
 from .numerics import as_real
 
@@ -42,7 +43,7 @@ def _rescaled(w: Any, axis: Any, target: Any) -> np.ndarray:
     """``w`` with its norms n over ``axis`` taken to target(n): w * target(n) / (epsilon + n)."""
     real, dtype = as_real(w)
     norm = _norm(real, axis)
-    return np.asarray(real * (target(norm) / (settings.epsilon() + norm)), dtype=dtype)
+    return as_array(real * (target(norm) / (settings.epsilon() + norm)), dtype)
 
 
 class MaxNorm(Constraint):
@@ -63,7 +64,7 @@ class NonNeg(Constraint):
 
     def __call__(self, w: Any) -> np.ndarray:
         real, dtype = as_real(w)
-        return np.asarray(np.maximum(real, 0.0), dtype=dtype)
+        return as_array(np.maximum(real, 0.0), dtype)
 
 
 class UnitNorm(Constraint):

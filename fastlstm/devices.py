@@ -80,6 +80,22 @@ def adopt(value: Any) -> Any:
     return cupy_module().from_dlpack(value) if value.__dlpack_device__()[0] in _DLPACK_CUDA else value
 
 
+def is_array(value: Any) -> bool:
+    """Whether ``value`` is a NumPy or a CuPy array."""
+    return isinstance(value, np.ndarray) or is_on_gpu(value)
+
+
+def moved(value: Any, place: str) -> Any:
+    """``value`` with every array in it, through tuples and lists, at ``place``; all else as it is."""
+    if isinstance(value, (tuple, list)):
+        parts = [moved(one, place) for one in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if not hasattr(value, "__array__") or np.isscalar(value):
+        return value
+    value = adopt(value)
+    return to_gpu(value) if place == "gpu" else to_cpu(value)
+
+
 def as_array(value: Any, dtype: Any = None) -> Any:
     """``numpy.asarray`` that leaves CuPy arrays where they are."""
     if is_on_gpu(value):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .devices import as_array
 from .identifiers import Family
 from .numerics import as_real
 
@@ -24,13 +25,13 @@ class Regularizer:
         """The penalty, in the dtype of x."""
         real, dtype = as_real(x)
         with np.errstate(all="ignore"):
-            return np.asarray(self._penalty(real), dtype=dtype)
+            return as_array(self._penalty(real), dtype)
 
     def gradient(self, x: Any) -> np.ndarray:
         """d penalty / dx, shape and dtype of x; 0 for an L1 term at 0."""
         real, dtype = as_real(x)
         with np.errstate(all="ignore"):
-            return np.asarray(self._gradient(real), dtype=dtype)
+            return as_array(self._gradient(real), dtype)
 
     def _penalty(self, x: np.ndarray) -> Any:
         raise NotImplementedError(f"Regularizer {type(self).__name__} has no penalty")

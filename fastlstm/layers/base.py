@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes, initializers, regularizers
+from .. import devices, dtypes, initializers, regularizers, selector
 from ..arrays import cast, require_array
 from ..serialization import to_snake_case
 from ..variable import Variable
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .moving import moved_call, moved_vjp
 from .symbolic import calls_of, is_symbolic, symbolic_call
 
 _name_counts: collections.Counter = collections.Counter()
@@ -50,7 +51,8 @@ def _own(gradient: np.ndarray | None, dys: Any) -> np.ndarray | None:
     if gradient is None:
         return None
     given = [dy for dy in (dys if isinstance(dys, list) else [dys]) if dy is not None]
-    own = gradient.flags.writeable and not any(np.may_share_memory(gradient, dy) for dy in given)
+    writeable = devices.is_on_gpu(gradient) or gradient.flags.writeable
+    own = writeable and not any(np.may_share_memory(gradient, dy) for dy in given)
     return gradient if own else gradient.copy()
 
 
@@ -70,6 +72,7 @@ class Layer:
 
     supports_masking = False
     symbolic_only = True  # a symbolic call takes symbolic tensors only, no constants
+    runs_on_gpu = False  # whether CuPy arrays are taken: the layer's NumPy code works on them, or it has kernels
 
     def __init__(
         self,
@@ -147,9 +150,12 @@ class Layer:
         self._variables.insert(place, variable)
         return variable
 
-    def weight_value(self, variable: Variable) -> np.ndarray:
-        """The values of a variable as the arithmetic sees them: rounded to the compute dtype, held in ``arithmetic_dtype``."""
-        return cast(variable.value.astype(self.storage_dtype, copy=False), self.arithmetic_dtype)
+    def weight_value(self, variable: Variable, place: str = "cpu") -> np.ndarray:
+        """The values of a variable as the arithmetic sees them: rounded to the compute dtype, held in ``arithmetic_dtype``.
+
+        ``place``: "gpu" for a CuPy array; the values move there once for each version.
+        """
+        return cast(variable.at(place).astype(self.storage_dtype, copy=False), self.arithmetic_dtype)
 
     @property
     def trainable(self) -> bool:
@@ -224,7 +230,7 @@ class Layer:
     @property
     def losses(self) -> list[np.ndarray]:
         """Activity losses of this thread's last call, then regularisation losses of the trainable weights (keras-spec 9)."""
-        penalties = [v.regularizer(v.value) for v in self.trainable_weights if v.regularizer is not None]
+        penalties = [v.regularizer(v.latest) for v in self.trainable_weights if v.regularizer is not None]
         return self._activity_losses() + penalties
 
     def _activity_losses(self) -> list[np.ndarray]:
@@ -236,7 +242,7 @@ class Layer:
         if self.activity_regularizer is None:
             return
         tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        _activity_table()[self] = [self.activity_regularizer(t) / np.asarray(len(t), t.dtype) for t in tensors]
+        _activity_table()[self] = [self.activity_regularizer(t) / t.dtype.type(len(t)) for t in tensors]
 
     # -- build and call -------------------------------------------------------------------------------------------
     def build(self, input_shape: Any) -> None:
@@ -259,6 +265,14 @@ class Layer:
         """``inputs`` checked and cast to the storage dtype, C-contiguous."""
         return cast(require_array(inputs, name), self.storage_dtype)
 
+    def check_runs_here(self, *inputs: Any) -> None:
+        """TypeError for a CuPy array where the layer does not run on a GPU: nothing is moved without being asked to."""
+        if not self.runs_on_gpu and any(devices.is_on_gpu(array) for array in inputs):
+            raise TypeError(
+                f'The layer "{self.name}" ({type(self).__name__}) does not run on a GPU: its inputs must be NumPy arrays. '
+                "Received: a CuPy array (cupy.asnumpy moves it)"
+            )
+
     def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         """Runs the layer. ``mask`` [N,T] is used by layers that know masks, ``training`` switches dropout on.
 
@@ -266,6 +280,10 @@ class Layer:
         """
         if is_symbolic(inputs):
             return symbolic_call(self, inputs, mask=mask, training=training)
+        place = selector.elsewhere(inputs)
+        if place is not None:
+            return moved_call(self, place, inputs, mask=mask, training=training)
+        self.check_runs_here(inputs)
         x = self._as_input(inputs)
         if not self.built:
             self.build_once(x.shape)
@@ -285,10 +303,14 @@ class Layer:
         (``losses``) are not part of the gradients. ValueError for a ``dy`` of another shape, NotImplementedError for activations
         that are the caller's own functions.
         """
+        place = selector.elsewhere(inputs)
+        if place is not None:
+            return moved_vjp(self, place, inputs, mask=mask, training=training)
+        self.check_runs_here(inputs)
         x = self._as_input(inputs)
         if not self.built:
             self.build_once(x.shape)
-        given = np.asarray(inputs)
+        given = require_array(inputs, "inputs")
         if np.may_share_memory(x, given):
             x = x.copy()  # the caller may write into it before the pullback is called
         outputs, pull = self._vjp(x, mask=mask, training=bool(training))
@@ -300,7 +322,7 @@ class Layer:
         def pullback(dy: Any) -> Gradients:
             dys: Any = cotangents(dy, forms)
             if not several:
-                dys = np.zeros(forms[0].shape, forms[0].arithmetic) if dys[0] is None else dys[0]
+                dys = forms[0].zeros() if dys[0] is None else dys[0]
             dx, dweights = pull(dys)
             return Gradients(_own(like(dx, x_form), dys), None, weights(dweights))
 

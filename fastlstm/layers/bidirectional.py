@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import initializers
-from ..arrays import cast, first_mask
+from .. import initializers, selector
+from ..arrays import cast, first_mask, require_array
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .moving import moved_call, moved_vjp
 from .symbolic import is_symbolic, symbolic_call
 from .wrapper import build_inner, inner_layer, serialize
 
@@ -38,6 +39,7 @@ class Bidirectional(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(self, layer: Any, merge_mode: Any = "concat", weights: Any = None, backward_layer: Any = None, **kwargs: Any):
         _check_recurrent(layer, "layer")
@@ -126,6 +128,9 @@ class Bidirectional(Layer):
         """Runs both directions; see the class. ``initial_state`` of fewer than four arrays raises IndexError."""
         if is_symbolic(sequences):
             return symbolic_call(self, sequences, initial_state=initial_state, mask=mask, training=training)
+        place = selector.elsewhere(sequences)
+        if place is not None:
+            return moved_call(self, place, sequences, initial_state=initial_state, mask=mask, training=training)
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)
@@ -154,6 +159,9 @@ class Bidirectional(Layer):
         self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = True
     ) -> tuple[Any, Pullback]:
         """Runs both directions and returns ``(outputs, pullback)``: as ``LSTM.vjp``; ``initial_state`` gradients are four."""
+        place = selector.elsewhere(sequences)
+        if place is not None:
+            return moved_vjp(self, place, sequences, initial_state=initial_state, mask=mask, training=training)
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)
@@ -163,7 +171,7 @@ class Bidirectional(Layer):
         y, y_rev, finals = self._outputs(y, y_rev)
         result = self._result(y, y_rev, finals)
         outputs = result if isinstance(result, tuple) else (result,)
-        x_form, forms, answered = Form.of(np.asarray(sequences)), [Form.of(a) for a in outputs], of_weights(self)
+        x_form, forms, answered = Form.of(require_array(sequences, "sequences")), [Form.of(a) for a in outputs], of_weights(self)
         merged, half = len(outputs) - len(finals), len(finals) // 2
 
         def pullback(dy: Any) -> Gradients:

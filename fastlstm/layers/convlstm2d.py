@@ -25,8 +25,8 @@ class _Cell(ConvLSTM1DCell):
         wide = [(*shape[: self.row_axis], 1, *shape[self.row_axis :]) for shape in shapes[:2]]
         super()._add_weights((wide[0], wide[1], shapes[2]), size)
 
-    def weight_value(self, variable: Any) -> np.ndarray:
-        value = super().weight_value(variable)
+    def weight_value(self, variable: Any, place: str = "cpu") -> np.ndarray:
+        value = super().weight_value(variable, place)
         return value.reshape(self._narrow(value.shape)) if value.ndim == 4 else value
 
     def _narrow(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -45,6 +45,8 @@ class ConvLSTM2D(ConvLSTM1D):
     ConvLSTM1D's, with pairs for ``kernel_size``, ``strides`` and ``dilation_rate``. ValueError for a kernel that is wider than 1
     along both axes, and for inputs with more than one row along the other.
     """
+
+    runs_on_gpu = False
 
     _cell_class = _Cell
 
@@ -107,6 +109,7 @@ class ConvLSTM2D(ConvLSTM1D):
         return tuple(map(self._widened, outputs)) if isinstance(outputs, tuple) else self._widened(outputs)
 
     def _given(self, sequences: Any, initial_state: Any) -> tuple[Any, Any]:
+        self.check_runs_here(sequences)
         x = np.asarray(sequences) if hasattr(sequences, "__array__") else sequences
         if isinstance(x, np.ndarray):
             x = x.reshape(self._narrow(x.shape))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, constraints, initializers, regularizers, selector
+from .. import activations, constraints, devices, initializers, regularizers, selector
 from ..arrays import cast, check_rank
 from ..variable import Variable
 from . import windows
@@ -28,6 +28,8 @@ class Conv1D(Layer):
     ValueError for sizes that are no positive integers, strides and dilation both above 1, filters or channels that ``groups``
     does not divide, inputs without three axes or shorter than the kernel, and other channels than the layer was built for.
     """
+
+    runs_on_gpu = True
 
     kernel: Variable
     bias: Variable | None
@@ -111,15 +113,15 @@ class Conv1D(Layer):
             )
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        backend = selector.glue_backend()
+        backend = selector.glue_backend(x)
         _, z = self._product(backend, x)
-        return cast(np.asarray(backend.activate(self.activation, z)), self.storage_dtype)
+        return cast(devices.as_array(backend.activate(self.activation, z)), self.storage_dtype)
 
     def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
-        backend = selector.glue_backend()
+        backend = selector.glue_backend(x)
         padded, z = self._product(backend, x)
         y, backward = activated(backend, self.activation, z)
-        kernel, shape = self.weight_value(self.kernel).copy(), self._by_rows(x).shape
+        kernel, shape = self.weight_value(self.kernel, devices.home(x)).copy(), self._by_rows(x).shape
 
         def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
             dz = self._by_rows(backward(dy))
@@ -145,16 +147,16 @@ class Conv1D(Layer):
         rows = windows.count(x.shape[1], *self._geometry, self.name)
         x = windows.padded(x, *windows.pads(x.shape[1], *self._geometry))
         if not rows:  # an empty input, padded
-            z = np.zeros((len(x), 0, self.filters), x.dtype)
+            z = devices.module_of(x).zeros((len(x), 0, self.filters), x.dtype)
         else:
-            matrices = self._prepared.get(backend, self._variables, self._prepare)
+            matrices = self._prepared.get(backend, self._variables, self._prepare, devices.home(x))
             parts = np.split(x, self.groups, axis=2) if self.groups > 1 else [x]
             blocks = [
-                backend.conv1d(matrix, np.ascontiguousarray(part), rows, taps, stride, dilation)
+                backend.conv1d(matrix, devices.contiguous(part), rows, taps, stride, dilation)
                 for matrix, part in zip(matrices, parts, strict=True)
             ]
             z = np.concatenate(blocks, axis=2) if self.groups > 1 else blocks[0]
-        return x, np.ascontiguousarray(self._by_rows(z))
+        return x, devices.contiguous(self._by_rows(z))
 
     def _product_backward(self, padded: np.ndarray, kernel: np.ndarray, dz: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """dz [N,S,F] -> gradients of the padded rows [N,R,C] and of the kernel [K,C/groups,F], tap after tap."""
@@ -171,14 +173,14 @@ class Conv1D(Layer):
                 dkernel[k, :, outputs] = np.tensordot(padded[:, window, inputs], part, axes=((0, 1), (0, 1)))
         return dpadded, dkernel
 
-    def _prepare(self, backend: Any) -> list[Any]:
-        """For every group its part of the kernel as a matrix [K*C/groups,F/groups], with its part of the bias."""
+    def _prepare(self, backend: Any, place: str) -> list[Any]:
+        """For every group its part of the kernel as a matrix [K*C/groups,F/groups], with its part of the bias, at ``place``."""
         taps, channels, filters = self.kernel.shape
-        matrix = self.weight_value(self.kernel).reshape(taps * channels, filters)
-        matrices = [np.ascontiguousarray(part) for part in np.split(matrix, self.groups, axis=1)]
+        matrix = self.weight_value(self.kernel, place).reshape(taps * channels, filters)
+        matrices = [devices.contiguous(part) for part in np.split(matrix, self.groups, axis=1)]
         if self.bias is None:
             return [backend.prepare_matrix(part, None) for part in matrices]
-        biases = np.split(self.weight_value(self.bias), self.groups)
+        biases = np.split(self.weight_value(self.bias, place), self.groups)
         return [backend.prepare_matrix(part, bias) for part, bias in zip(matrices, biases, strict=True)]
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

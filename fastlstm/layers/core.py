@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations
+from .. import activations, devices
 from ..arrays import cast, require_array
 from ..backends import reference
 from ..random import SeedGenerator, dropout_mask
@@ -44,6 +44,7 @@ class InputLayer(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(
         self,
@@ -116,6 +117,7 @@ class Masking(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(self, mask_value: Any = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -130,11 +132,11 @@ class Masking(Layer):
     def _valid(self, x: np.ndarray) -> np.ndarray:
         """[N,…] bool: True where any feature differs from the mask value, compared in the dtype of a floating ``x``."""
         check_min_rank(x.shape, 2, self.name)
-        value = self.mask_value if x.dtype.kind in "iub" else np.asarray(self.mask_value).astype(x.dtype)
+        value = self.mask_value if x.dtype.kind in "iub" else x.dtype.type(self.mask_value)
         return (x != value).any(axis=-1)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        return np.where(self._valid(x)[..., None], x, np.zeros((), x.dtype))
+        return np.where(self._valid(x)[..., None], x, x.dtype.type(0))
 
     def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
         valid = self._valid(x)[..., None]
@@ -155,6 +157,7 @@ class Dropout(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(self, rate: Any, noise_shape: Any = None, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -171,10 +174,10 @@ class Dropout(Layer):
         return floats_to(inputs, name, self.storage_dtype)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        return self._scaled(x, self._draw(x.shape, training))
+        return self._scaled(x, self._draw(x, training))
 
     def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
-        scale = self._draw(x.shape, training)
+        scale = self._draw(x, training)
         return self._scaled(x, scale), lambda dy: (dy if scale is None else np.where(scale != 0, dy * scale, 0), [])
 
     def _scaled(self, x: np.ndarray, scale: np.ndarray | None) -> np.ndarray:
@@ -182,11 +185,11 @@ class Dropout(Layer):
             return x
         return cast(np.where(scale != 0, cast(x, self.arithmetic_dtype) * scale, 0), self.storage_dtype)
 
-    def _draw(self, shape: tuple[int, ...], training: bool) -> np.ndarray | None:
-        """The scales of one call, which broadcast to ``shape``; None where nothing is dropped."""
+    def _draw(self, x: np.ndarray, training: bool) -> np.ndarray | None:
+        """The scales of one call, which broadcast to x; None where nothing is dropped. Drawn on the host, moved to x's home."""
         if not training or self.rate == 0:
             return None
-        noise = shape
+        noise = shape = x.shape
         if self.noise_shape is not None:
             if len(self.noise_shape) != len(shape):
                 raise ValueError(
@@ -197,8 +200,8 @@ class Dropout(Layer):
             if any(size not in (1, own) for size, own in zip(noise, shape, strict=True)):
                 raise ValueError(f"`noise_shape`={self.noise_shape} does not broadcast to the input's shape {shape}")
         if self.rate == 1:  # unlike the dropout inside a recurrent cell, where a rate of 1 drops nothing
-            return np.zeros(noise, self.arithmetic_dtype)
-        return dropout_mask(self.seed_generator, noise, float(self.rate), self.arithmetic_dtype)
+            return devices.module_of(x).zeros(noise, self.arithmetic_dtype)
+        return devices.moved(dropout_mask(self.seed_generator, noise, float(self.rate), self.arithmetic_dtype), devices.home(x))
 
     def get_config(self) -> dict:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed, "noise_shape": self.noise_shape}
@@ -225,6 +228,8 @@ class Flatten(Layer):
     ``data_format``: "channels_last", "channels_first" or None (the default of ``settings``); ValueError for another.
     """
 
+    runs_on_gpu = True
+
     def __init__(self, data_format: Any = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.data_format = data_format_of(data_format)
@@ -236,7 +241,7 @@ class Flatten(Layer):
         check_min_rank(x.shape, 1, self.name)
         if self.data_format == "channels_first" and x.ndim > 2:
             x = np.moveaxis(x, 1, -1)
-        return np.ascontiguousarray(x).reshape(self.compute_output_shape(x.shape))
+        return devices.contiguous(x).reshape(self.compute_output_shape(x.shape))
 
     def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
         y, shape = self.call(x), x.shape
@@ -261,6 +266,7 @@ class Activation(Layer):
     """Applies an activation: a name, a callable or None (linear). Shape unchanged; ValueError for an unknown name."""
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(self, activation: Any, **kwargs: Any):
         super().__init__(**kwargs)
@@ -268,7 +274,7 @@ class Activation(Layer):
         self.built = True
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        return cast(np.asarray(self.activation(cast(x, self.arithmetic_dtype))), self.storage_dtype)
+        return cast(devices.as_array(self.activation(cast(x, self.arithmetic_dtype))), self.storage_dtype)
 
     def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
         y, backward = activated(reference, self.activation, cast(x, self.arithmetic_dtype))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import activations, constraints, initializers, regularizers, selector
+from .. import activations, constraints, devices, initializers, regularizers, selector
 from ..arrays import cast
 from ..variable import Variable
 from .base import Layer
@@ -28,6 +28,7 @@ class Dense(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
     kernel: Variable
     bias: Variable | None
 
@@ -79,13 +80,13 @@ class Dense(Layer):
             )
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        backend = selector.glue_backend()
+        backend = selector.glue_backend(x)
         y = backend.activate(self.activation, self._product(backend, self._rows(x)).reshape(self.compute_output_shape(x.shape)))
-        return cast(np.asarray(y), self.storage_dtype)
+        return cast(devices.as_array(y), self.storage_dtype)
 
     def _vjp(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> tuple[np.ndarray, Any]:
-        backend = selector.glue_backend()
-        rows, kernel, shape = self._rows(x), self.weight_value(self.kernel).copy(), x.shape
+        backend = selector.glue_backend(x)
+        rows, kernel, shape = self._rows(x), self.weight_value(self.kernel, devices.home(x)).copy(), x.shape
         z = self._product(backend, rows).reshape(self.compute_output_shape(shape))
         y, backward = activated(backend, self.activation, z)
 
@@ -106,12 +107,12 @@ class Dense(Layer):
 
     def _product(self, backend: Any, rows: np.ndarray) -> np.ndarray:
         """rows [M,D] @ kernel + bias -> [M,U]."""
-        return backend.affine(self._prepared.get(backend, self._variables, self._prepare), rows)
+        return backend.affine(self._prepared.get(backend, self._variables, self._prepare, devices.home(rows)), rows)
 
-    def _prepare(self, backend: Any) -> Any:
-        """kernel and bias as ``backend`` wants them."""
-        bias = None if self.bias is None else self.weight_value(self.bias)
-        return backend.prepare_matrix(self.weight_value(self.kernel), bias)
+    def _prepare(self, backend: Any, place: str) -> Any:
+        """kernel and bias as ``backend`` wants them, at ``place``."""
+        bias = None if self.bias is None else self.weight_value(self.bias, place)
+        return backend.prepare_matrix(self.weight_value(self.kernel, place), bias)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (*input_shape[:-1], self.units)

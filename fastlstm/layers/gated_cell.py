@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core, activations, constraints, initializers, regularizers, selector
+from .. import _core, activations, constraints, devices, initializers, regularizers, selector
 from ..arrays import cast, check_rank, require_array
 from ..backends.reference import DropoutMasks
 from ..random import SeedGenerator, dropout_mask
 from ..spec import RecurrentSpec, check_weight_sizes, clip_rate
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights
+from .moving import moved_call, moved_vjp
 from .recurrent import check_axes, check_states, state_gradients
 
 FLOAT_POLICIES = ("float32", "float64", "float16", "bfloat16")
@@ -49,6 +50,7 @@ class GatedCell(Layer):
     arguments: tuple[str, ...] = ()  # constructor arguments in Keras' order
     verb = "lstm_forward"  # the backends' verb that runs a sequence of this cell
     ndim = 2  # axes of a step's input
+    runs_on_gpu = True
 
     def __init__(self, arguments: dict[str, Any], /, **kwargs: Any):
         super().__init__(**kwargs)
@@ -118,14 +120,17 @@ class GatedCell(Layer):
         if name == "_variables" or not name.startswith("_"):
             self.__dict__.setdefault("changes", _core.Counter()).add()
 
-    def prepared_weights(self, backend: Any) -> Any:
-        """The weights as they are now, prepared by ``backend`` and kept until a variable changes; no later write reaches them."""
+    def prepared_weights(self, backend: Any, place: str = "cpu") -> Any:
+        """The weights as they are now, prepared by ``backend`` and kept until a variable changes; no later write reaches them.
+
+        ``place``: where the arrays of the call live.
+        """
         variables = self.weights
-        key = (backend.name, *(v.version for v in variables))
+        key = (backend.name, place, *(v.version for v in variables))
         prepared = self._prepared
         if prepared is None or prepared[0] != key:
-            last = None if prepared is None or prepared[0][0] != backend.name else prepared[1]
-            prepared = (key, backend.prepare([self.weight_value(v) for v in variables], last))
+            last = None if prepared is None or prepared[0][:2] != key[:2] else prepared[1]
+            prepared = (key, backend.prepare([self.weight_value(v, place) for v in variables], last))
             self._prepared = prepared
         return prepared[1]
 
@@ -134,8 +139,11 @@ class GatedCell(Layer):
         """The backends' verb for the gradients of ``verb``."""
         return self.verb.replace("_forward", "_backward")
 
-    def draw_dropout(self, input_shape: tuple, training: bool) -> DropoutMasks | None:
-        """The masks of one call for a step's input [N,D], or None; the counter advances in inference too (keras-spec 8)."""
+    def draw_dropout(self, input_shape: tuple, training: bool, place: str = "cpu") -> DropoutMasks | None:
+        """The masks of one call for a step's input [N,D], or None; the counter advances in inference too (keras-spec 8).
+
+        They are drawn on the host, so that a seed gives the same ones everywhere, and moved to the device for a call there.
+        """
         if not (self.dropout > 0 or self.recurrent_dropout > 0):
             return None
         inputs = self.dropout_count if self.dropout > 0 else 0
@@ -149,7 +157,8 @@ class GatedCell(Layer):
             for shape, rate, count in zip(shapes, rates, (inputs, recurrent), strict=True)
         ]
         # A rate of 1 drops nothing in Keras' cells, though its masks are drawn (keras-spec 14 row 5).
-        return DropoutMasks(*[masks if rate < 1 else [] for masks, rate in zip(drawn, rates, strict=True)])
+        kept = [masks if rate < 1 else [] for masks, rate in zip(drawn, rates, strict=True)]
+        return DropoutMasks(*(devices.moved(kept, place) if place == "gpu" else kept))
 
     def state_shape(self, batch: int) -> tuple[int, ...]:
         """Shape of h and of c for a batch size."""
@@ -202,12 +211,15 @@ class GatedCell(Layer):
 
     def __call__(self, inputs: Any, states: Any, training: bool = False) -> tuple[np.ndarray, list[np.ndarray]]:  # type: ignore[override]
         """One step. Returns ``(h, [h, c])``. In training, one draw of dropout masks serves until ``reset_dropout_mask``."""
+        place = selector.elsewhere(inputs)
+        if place is not None:
+            return moved_call(self, place, inputs, states=states, training=training)
         x, h, c, masks = self._arguments(inputs, states, training)
         spec = self.make_spec(storage=self.compute_dtype)
         backend = selector.select(spec, x, training=masks is not None).module
         dropout = {"dropout": masks} if masks else {}
-        _, h, c = getattr(backend, self.verb)(spec, self.prepared_weights(backend), x, h, c, **dropout)
-        h, c = (np.asarray(a, dtype=self.storage_dtype) for a in (h, c))
+        _, h, c = getattr(backend, self.verb)(spec, self.prepared_weights(backend, devices.home(x)), x, h, c, **dropout)
+        h, c = (devices.as_array(a, self.storage_dtype) for a in (h, c))
         return h, [h, c]
 
     def _arguments(self, inputs: Any, states: Any, training: bool) -> tuple:
@@ -218,7 +230,9 @@ class GatedCell(Layer):
             self.build_once(x.shape)
         check_axes(x.shape, self.input_axes(), self.name)
         h, c = check_states(states, "states", self.state_shape(len(x)), self.storage_dtype, self.arithmetic_dtype)
-        masks = self._masks_of_step(x.shape, bool(training))
+        for state in (h, c):
+            devices.check_home(state, x, "states", "inputs")
+        masks = self._masks_of_step(x.shape, bool(training), devices.home(x))
         return cast(cast(x, self.storage_dtype), self.arithmetic_dtype)[:, None], h, c, masks
 
     def vjp(self, inputs: Any, states: Any, training: bool = True) -> tuple[Any, Pullback]:  # type: ignore[override]
@@ -227,15 +241,18 @@ class GatedCell(Layer):
         ``dy``: nested as the outputs are, ``(dh, [dh, dc])``, or the three in one tuple; the two of h add up; None where there is
         no gradient. Errors as in ``RecurrentLayer.vjp``.
         """
+        place = selector.elsewhere(inputs)
+        if place is not None:
+            return moved_vjp(self, place, inputs, states=states, training=training)
         x, h, c, masks = self._arguments(inputs, states, training)
         spec = self.make_spec(storage=self.compute_dtype)
         backend = selector.select(spec, x, training=masks is not None, gradient=True).module
-        weights, dropout = self.prepared_weights(backend), {"dropout": masks} if masks else {}
+        weights, dropout = self.prepared_weights(backend, devices.home(x)), {"dropout": masks} if masks else {}
         backward = getattr(backend, self.backward_verb)
         _, h, c, tape = getattr(backend, self.verb)(spec, weights, x, h, c, record=True, **dropout)
-        h, c = (np.asarray(a, dtype=self.storage_dtype) for a in (h, c))
-        x_form, form, answered = Form.of(np.asarray(inputs)), Form.of(h), of_weights(self)
-        given = [Form.of(np.asarray(state)) for state in states]
+        h, c = (devices.as_array(a, self.storage_dtype) for a in (h, c))
+        x_form, form, answered = Form.of(require_array(inputs, "inputs")), Form.of(h), of_weights(self)
+        given = [Form.of(require_array(state, "states")) for state in states]
 
         def pullback(dy: Any) -> Gradients:
             dys = cotangents(_flat(dy), [form, form, form])
@@ -244,12 +261,13 @@ class GatedCell(Layer):
 
         return (h, [h, c]), pullback
 
-    def _masks_of_step(self, shape: tuple, training: bool) -> DropoutMasks | None:
+    def _masks_of_step(self, shape: tuple, training: bool, place: str) -> DropoutMasks | None:
         """The dropout masks of a cell that its user steps by hand: drawn at the first step, as in Keras also in inference."""
         kept = self._step_masks
         if kept is None or kept[0] != shape:
             kept = self._step_masks = (shape, self.draw_dropout(shape, training=True))
-        return kept[1] if training else None
+        masks = kept[1] if training else None
+        return masks if place == "cpu" else devices.moved(masks, place)
 
     def reset_dropout_mask(self) -> None:
         """Makes the next step draw new dropout masks: call it before each new sequence."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import activations, regularizers
+from .. import activations, devices, regularizers
 
 
 class Gradients(NamedTuple):
@@ -32,10 +32,11 @@ Pullback = Callable[[Any], Gradients]
 
 
 class Form(NamedTuple):
-    """Shape and dtype of an array that a pullback need not keep."""
+    """Shape, dtype and home ("cpu", "gpu") of an array that a pullback need not keep."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
+    home: str = "cpu"
 
     @property
     def arithmetic(self) -> np.dtype:
@@ -44,7 +45,11 @@ class Form(NamedTuple):
 
     @classmethod
     def of(cls, array: Any) -> Form:
-        return cls(array.shape, array.dtype)
+        return cls(array.shape, array.dtype, devices.home(array))
+
+    def zeros(self) -> Any:
+        """A cotangent of zeros."""
+        return devices.module_at(self.home).zeros(self.shape, self.arithmetic)
 
 
 def like(gradient: np.ndarray | None, value: Any) -> np.ndarray | None:
@@ -84,7 +89,11 @@ def cotangents(dy: Any, outputs: Sequence[Form]) -> list[np.ndarray | None]:
 
 
 def _cotangent(dy: Any, output: Form) -> np.ndarray:
-    array = np.asarray(dy)
+    array = devices.as_array(devices.adopt(dy))
+    if devices.home(array) != output.home:
+        places = {"cpu": "a NumPy array", "gpu": "a CuPy array"}
+        expected = f"{places[output.home]}, like the output"
+        raise TypeError(f"The argument `dy` of a pullback must be {expected}. Received: {places[devices.home(array)]}")
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"The argument `dy` of a pullback must hold real numbers. Received: dtype={array.dtype}")
     if array.shape != output.shape:
@@ -123,7 +132,7 @@ def with_activity_losses(layer: Any, outputs: Any, pullback: Pullback) -> Pullba
         return pullback
     several = isinstance(outputs, (tuple, list))
     arrays = list(outputs) if several else [outputs]
-    own = [regularizers.gradient(layer.activity_regularizer, t) / np.asarray(max(len(t), 1), t.dtype) for t in arrays]
+    own = [regularizers.gradient(layer.activity_regularizer, t) / t.dtype.type(max(len(t), 1)) for t in arrays]
 
     def joined(dy: Any) -> Gradients:
         dys = list(dy) if several and dy is not None else [dy] * len(own)
@@ -136,6 +145,6 @@ def with_activity_losses(layer: Any, outputs: Any, pullback: Pullback) -> Pullba
 def activated(backend: Any, activation: Any, z: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """(activation(z), its backward dy -> dz), for glue layers. NotImplementedError for a caller's own function."""
     backward = activations.vjp(activation)
-    y = np.asarray(backend.activate(activation, z.copy()))
+    y = devices.as_array(backend.activate(activation, z.copy()))
     kept = y.copy()  # the caller may write into what it got
     return y, lambda dy: backward(z, kept, dy)

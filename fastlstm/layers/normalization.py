@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import constraints, initializers, regularizers, settings
+from .. import constraints, devices, initializers, regularizers, settings
 from ..arrays import cast, check_rank, require_array
 from ..variable import Variable
 from .base import Layer
@@ -24,6 +24,11 @@ def scale_shift(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarr
         y = x * scale
         y += shift
     return y
+
+
+def _values(variable: Variable, x: np.ndarray) -> np.ndarray:
+    """The values of a variable in the dtype of x, where x lives."""
+    return variable.at(devices.home(x)).astype(x.dtype)
 
 
 class BatchNormalization(Layer):
@@ -39,6 +44,7 @@ class BatchNormalization(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
     moving_mean: Variable
     moving_variance: Variable
 
@@ -114,7 +120,7 @@ class BatchNormalization(Layer):
         y, axes = self._normalized(x, mean, variance), self._other_axes(x)
         with np.errstate(all="ignore"):
             root = self._along(1 / np.sqrt(variance + x.dtype.type(self.epsilon)), x)
-        mean, gamma = self._along(mean, x), None if self.gamma is None else self._along(self.gamma.value.astype(x.dtype), x)
+        mean, gamma = self._along(mean, x), None if self.gamma is None else self._along(_values(self.gamma, x), x)
         valid = self._valid(x, mask) if own else None
 
         def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
@@ -138,7 +144,7 @@ class BatchNormalization(Layer):
         """What reaches x through mean and variance; ``dmean`` and ``dlog``, over root and scale, are still without them."""
         axes = self._other_axes(centred)
         if valid is None:
-            inside, count = centred, np.asarray(centred.size // max(dmean.size, 1), centred.dtype)
+            inside, count = centred, centred.dtype.type(centred.size // max(dmean.size, 1))
         else:
             inside, count = np.where(valid, centred, 0), self._count(valid, centred)
         dvariance = self._along(dlog, centred) * scale * root
@@ -159,12 +165,11 @@ class BatchNormalization(Layer):
 
     def _statistics(self, x: np.ndarray, mask: Any, training: bool) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance [C] to normalize with; those of the batch move the moving ones."""
-        dtype = x.dtype
         if not (training and self.trainable):
-            return self.moving_mean.value.astype(dtype), self.moving_variance.value.astype(dtype)
+            return _values(self.moving_mean, x), _values(self.moving_variance, x)
         mean, variance = self._moments(x, mask)
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving.value.astype(dtype) * self.momentum + value * (1.0 - self.momentum))
+            moving.assign(_values(moving, x) * self.momentum + value * (1.0 - self.momentum))
         return mean, variance
 
     def _normalized(self, x: np.ndarray, mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
@@ -172,10 +177,10 @@ class BatchNormalization(Layer):
         with np.errstate(all="ignore"):
             scale = 1 / np.sqrt(variance + dtype.type(self.epsilon))
             if self.gamma is not None:
-                scale = scale * self.gamma.value.astype(dtype)
+                scale = scale * _values(self.gamma, x)
             shift = -mean * scale
             if self.beta is not None:
-                shift = shift + self.beta.value.astype(dtype)
+                shift = shift + _values(self.beta, x)
         return cast(scale_shift(x, self._along(scale, x), self._along(shift, x)), self.storage_dtype)
 
     def _along(self, values: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -246,6 +251,7 @@ class LayerNormalization(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(
         self,
@@ -308,7 +314,7 @@ class LayerNormalization(Layer):
         y, base, centred, root = self._normalized(x)
         axes, broadcast = self._axes(x)
         others = tuple(k for k in range(x.ndim) if k not in axes)
-        gamma = None if self.gamma is None else self.gamma.value.astype(x.dtype).reshape(broadcast)
+        gamma = None if self.gamma is None else _values(self.gamma, x).reshape(broadcast)
 
         def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
             with np.errstate(all="ignore"):
@@ -344,9 +350,9 @@ class LayerNormalization(Layer):
             base, root = x if self.rms_scaling else centred, 1 / np.sqrt(variance + x.dtype.type(self.epsilon))
             y = base * root
             if self.gamma is not None:
-                y *= self.gamma.value.astype(x.dtype).reshape(broadcast)
+                y *= _values(self.gamma, x).reshape(broadcast)
             if self.beta is not None:
-                y += self.beta.value.astype(x.dtype).reshape(broadcast)
+                y += _values(self.beta, x).reshape(broadcast)
             return cast(y, self.storage_dtype), base, centred, root
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:

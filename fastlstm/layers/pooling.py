@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import devices
 from ..arrays import as_mask, cast, check_rank
 from . import windows
 from .base import Layer
@@ -89,6 +90,8 @@ class MaxPooling1D(_Pooling1D):
     shorter than a window.
     """
 
+    runs_on_gpu = True
+
     def __init__(
         self,
         pool_size: Any = 2,
@@ -108,7 +111,7 @@ class MaxPooling1D(_Pooling1D):
         dtype = x.dtype
         x = self._by_steps(x if dtype.kind in "iub" else cast(x, self.arithmetic_dtype))
         number, stride, left = self._geometry(x.shape[1])
-        y = np.take(x, np.maximum(np.arange(number) * stride - left, 0), axis=1)  # one step of each window
+        y = np.take(x, np.maximum(devices.module_of(x).arange(number) * stride - left, 0), axis=1)  # one step of each window
         for inside, steps in self._taps(x.shape[1]):
             np.maximum(y[:, inside], x[:, steps], out=y[:, inside])
         return cast(self._by_steps(y), dtype)
@@ -119,8 +122,8 @@ class MaxPooling1D(_Pooling1D):
         values, largest = self._by_steps(x), self._by_steps(y).copy()
 
         def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
-            dy, dx = self._by_steps(dy), np.zeros(values.shape, dy.dtype)
-            free = np.ones(dy.shape, bool)
+            dy, dx = self._by_steps(dy), np.zeros_like(dy, shape=values.shape)
+            free = np.ones_like(dy, dtype=bool)
             for inside, steps in self._taps(values.shape[1]):
                 step = values[:, steps]
                 here = free[:, inside] & ((step == largest[:, inside]) | (step != step))  # only a NaN differs from itself
@@ -134,11 +137,14 @@ class MaxPooling1D(_Pooling1D):
 class AveragePooling1D(_Pooling1D):
     """As MaxPooling1D, with the mean of each window, of those steps that lie inside the input; ``pool_size`` has no default."""
 
+    runs_on_gpu = True
+
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         check_rank(x, 3, self.name)
         x = self._by_steps(cast(x, self.arithmetic_dtype))
         number, _, _ = self._geometry(x.shape[1])
-        y, found = np.zeros((len(x), number, x.shape[2]), x.dtype), np.zeros((number, 1), x.dtype)
+        xp = devices.module_of(x)
+        y, found = xp.zeros((len(x), number, x.shape[2]), x.dtype), xp.zeros((number, 1), x.dtype)
         with np.errstate(all="ignore"):  # overflow and NaN propagate silently, as in the recurrent layers
             for inside, steps in self._taps(x.shape[1]):
                 y[:, inside] += x[:, steps]
@@ -150,8 +156,8 @@ class AveragePooling1D(_Pooling1D):
         shape = self._by_steps(x).shape
 
         def pull(dy: np.ndarray) -> tuple[np.ndarray, list]:
-            dy, dx = self._by_steps(dy), np.zeros(shape, dy.dtype)
-            found = np.zeros((dy.shape[1], 1), dy.dtype)
+            dy, dx = self._by_steps(dy), np.zeros_like(dy, shape=shape)
+            found = np.zeros_like(dy, shape=(dy.shape[1], 1))
             for inside, _ in self._taps(shape[1]):
                 found[inside] += 1
             for inside, steps in self._taps(shape[1]):
@@ -196,6 +202,7 @@ class GlobalAveragePooling1D(_GlobalPooling1D):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         check_rank(x, 3, self.name)
@@ -222,7 +229,7 @@ class GlobalAveragePooling1D(_GlobalPooling1D):
         """The mask as [N,T,1] (channels_first [N,1,T]) or None, and how many steps count, [N,1,1] or [1,1,1]."""
         valid = as_mask(mask, len(x), x.shape[self._axis])
         if valid is None:
-            return None, np.full((1, 1, 1), x.shape[self._axis], self.arithmetic_dtype)
+            return None, devices.module_of(x).full((1, 1, 1), x.shape[self._axis], self.arithmetic_dtype)
         valid = np.expand_dims(valid, 3 - self._axis)
         return valid, valid.sum(axis=self._axis, keepdims=True, dtype=self.arithmetic_dtype)
 
@@ -232,6 +239,8 @@ class GlobalMaxPooling1D(_GlobalPooling1D):
 
     ``keepdims``: the steps remain as an axis of size 1. ValueError for inputs without three axes or without steps.
     """
+
+    runs_on_gpu = True
 
     def _as_input(self, inputs: Any, name: str = "inputs") -> np.ndarray:
         return floats_to(inputs, name, self.storage_dtype)

@@ -17,13 +17,14 @@ class Prepared:
     def __init__(self) -> None:
         self._kept: tuple[Any, Any] | None = None
 
-    def get(self, backend: Any, variables: Sequence[Variable], make: Callable[[Any], Any]) -> Any:
-        """``make(backend)``, or what it returned last, if that was for this backend and these values of these variables."""
+    def get(self, backend: Any, variables: Sequence[Variable], make: Callable[[Any, str], Any], place: str) -> Any:
+        """``make(backend, place)``, or what it returned last, if that was for this backend, this place ("cpu", "gpu") and these
+        values of these variables."""
         # Read before ``make`` reads the values: a write in between makes the next call prepare again.
-        key = (backend.name, *((variable, variable.version) for variable in variables))
+        key = (backend.name, place, *((variable, variable.version) for variable in variables))
         kept = self._kept
         if kept is None or kept[0] != key:
-            kept = self._kept = (key, make(backend))
+            kept = self._kept = (key, make(backend, place))
         return kept[1]
 
     def __reduce__(self) -> tuple[type[Prepared], tuple[()]]:

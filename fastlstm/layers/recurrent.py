@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes, selector
+from .. import devices, dtypes, selector
 from ..arrays import as_mask, cast, check_rank, first_mask, mask_of_lengths, require_array
 from ..backends import cpu
 from ..spec import RecurrentSpec, check_use_cudnn
 from ..variable import Variable
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .moving import moved_call, moved_vjp
 from .symbolic import is_symbolic, symbolic_call
 
 _FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
@@ -37,6 +38,7 @@ class RecurrentLayer(Layer):
     """Base of LSTM and ConvLSTM1D. ``cell`` holds the variables; the flags are Keras' own."""
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(self, cell: Any, flags: dict[str, Any], use_cudnn: Any, /, **kwargs: Any):
         super().__init__(**kwargs)
@@ -134,13 +136,17 @@ class RecurrentLayer(Layer):
                 return result
         if is_symbolic(sequences):
             return symbolic_call(self, sequences, initial_state=initial_state, mask=mask, training=training)
+        place = self._elsewhere(sequences)
+        if place is not None:
+            y = moved_call(self, place, sequences, initial_state=initial_state, mask=mask, training=training)
+            return y if out is None else self._with_output(y, out, sequences)
         x, mask, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
         revision, spec = (self._revision, self.cell.revision), self.spec
         choice = selector.select(spec, x, mask, training=masks is not None)
         backend = choice.module
         y, h, c = getattr(backend, self.cell.verb)(
             spec,
-            self.cell.prepared_weights(backend),
+            self.cell.prepared_weights(backend, devices.home(x)),
             cast(x, spec.arithmetic),
             h,
             c,
@@ -148,12 +154,22 @@ class RecurrentLayer(Layer):
             **({"dropout": masks} if masks else {}),
         )
         if out is not None:
-            y = into_buffer(out, np.asarray(y, dtype=self.storage_dtype), sequences)
+            y = into_buffer(out, devices.as_array(y, self.storage_dtype), sequences)
         outputs = self._outputs(y, h, c)
         result = outputs if self.return_state else outputs[0]
         self._record_activity(result)
         self._make_plan(spec, choice, revision)
         return result
+
+    def _elsewhere(self, sequences: Any) -> str | None:
+        """Where the call must be moved to, or None."""
+        return selector.elsewhere(sequences, self.spec if self.built else None)
+
+    def _with_output(self, result: Any, out: Any, sequences: Any) -> Any:
+        """``result`` of a call with ``out`` in place of its output."""
+        if self.return_state:
+            return (into_buffer(out, result[0], sequences), *result[1:])
+        return into_buffer(out, result, sequences)
 
     def _make_plan(self, spec: RecurrentSpec, choice: selector.Choice, revision: tuple[int, int]) -> None:
         """The short way for the calls to come, unless this layer changed since ``revision``."""
@@ -168,12 +184,14 @@ class RecurrentLayer(Layer):
         if not self.built:
             self.build_once(x.shape)
         mask = as_mask(mask, x.shape[0], x.shape[1])
-        states = self._start_states(initial_state, x.shape[0])
-        return x, mask, states, self.cell.draw_dropout((x.shape[0], *x.shape[2:]), bool(training))
+        if mask is not None:
+            devices.check_home(mask, x, "mask", "sequences")
+        states = self._start_states(initial_state, x)
+        return x, mask, states, self.cell.draw_dropout((x.shape[0], *x.shape[2:]), bool(training), devices.home(x))
 
     def _outputs(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """(output, h, c) in the storage dtype; a stateful layer keeps the states."""
-        outputs = tuple(np.asarray(a, dtype=self.storage_dtype) for a in arrays)
+        outputs = tuple(devices.as_array(a, self.storage_dtype) for a in arrays)
         for state, value in zip(self.states or [], outputs[1:], strict=False):
             state.assign(value)
         return outputs
@@ -197,19 +215,22 @@ class RecurrentLayer(Layer):
             recorded = plan.record(sequences, initial_state, mask)
             if recorded is not None:
                 return recorded[0], self._planned_pullback(plan, recorded[0], recorded[1], initial_state is not None)
+        place = self._elsewhere(sequences)
+        if place is not None:
+            return moved_vjp(self, place, sequences, initial_state=initial_state, mask=mask, training=training)
         x, valid, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
         revision, spec = (self._revision, self.cell.revision), self.spec
         choice = selector.select(spec, x, valid, training=masks is not None, gradient=True)
         backend = choice.module
         dropout = {"dropout": masks} if masks else {}
-        weights = self.cell.prepared_weights(backend)
+        weights = self.cell.prepared_weights(backend, devices.home(x))
         forward, backward = (getattr(backend, verb) for verb in (self.cell.verb, self.cell.backward_verb))
         y, h, c, tape = forward(spec, weights, cast(x, spec.arithmetic), h, c, valid, record=True, **dropout)
         outputs = self._outputs(y, h, c)[: 3 if self.return_state else 1]
         result = outputs if self.return_state else outputs[0]
         self._record_activity(result)
-        x_form, forms, answered = Form.of(np.asarray(sequences)), [Form.of(a) for a in outputs], of_weights(self)
-        given = None if initial_state is None else [Form.of(np.asarray(state)) for state in initial_state]
+        x_form, forms, answered = Form.of(require_array(sequences, "sequences")), [Form.of(a) for a in outputs], of_weights(self)
+        given = None if initial_state is None else [Form.of(require_array(state, "initial_state")) for state in initial_state]
 
         def pullback(dy: Any) -> Gradients:
             dys = cotangents(dy, forms)
@@ -259,6 +280,7 @@ class RecurrentLayer(Layer):
 
     def _as_sequences(self, sequences: Any) -> np.ndarray:
         x = require_array(sequences, "sequences")
+        self.check_runs_here(x)
         check_rank(x, self.input_spec.ndim, self.name)
         if x.shape[1] == 0:
             raise ValueError(
@@ -272,14 +294,17 @@ class RecurrentLayer(Layer):
             )
         return cast(x, self.storage_dtype)
 
-    def _start_states(self, initial_state: Any, batch: int) -> list[np.ndarray]:
-        """[h, c] of the arithmetic dtype: the caller's, the carried ones of a stateful layer, or zeros."""
-        shape, arithmetic = self.cell.state_shape(batch), self.arithmetic_dtype
+    def _start_states(self, initial_state: Any, x: np.ndarray) -> list[np.ndarray]:
+        """[h, c] of the arithmetic dtype, where x lives: the caller's, the carried ones of a stateful layer, or zeros."""
+        shape, arithmetic = self.cell.state_shape(len(x)), self.arithmetic_dtype
         if initial_state is None:
             if self.states is None:
-                return [np.zeros(shape, arithmetic), np.zeros(shape, arithmetic)]
-            return [cast(state.value.astype(self.storage_dtype), arithmetic) for state in self.states]
-        return check_states(initial_state, "initial_state", shape, self.storage_dtype, arithmetic)
+                return [devices.module_of(x).zeros(shape, arithmetic) for _ in "hc"]
+            return [cast(state.at(devices.home(x)).astype(self.storage_dtype), arithmetic) for state in self.states]
+        states = check_states(initial_state, "initial_state", shape, self.storage_dtype, arithmetic)
+        for state in states:
+            devices.check_home(state, x, "initial_state", "sequences")
+        return states
 
     # -- shapes, masks, config ----------------------------------------------------------------------------------
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
@@ -297,14 +322,17 @@ def state_gradients(gradients: Sequence[np.ndarray], given: Sequence[Form]) -> l
 
 def into_buffer(out: Any, output: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Copies ``output`` to the caller's ``out`` and returns that. ValueError, TypeError where ``out`` cannot take it."""
-    if not isinstance(out, np.ndarray):
+    if not devices.is_array(out):
         raise TypeError(f"The argument `out` must be a NumPy array. Received: {type(out).__name__}")
+    devices.check_home(out, output, "out", "sequences")
     if out.shape != output.shape or out.dtype != output.dtype:
         raise ValueError(
             f"The argument `out` must have shape {output.shape} and dtype {output.dtype}. "
             f"Received: out.shape={out.shape}, dtype={out.dtype}"
         )
-    if not (out.flags.writeable and out.flags.c_contiguous) or np.may_share_memory(out, x):
+    writeable = devices.is_on_gpu(out) or out.flags.writeable
+    shares = devices.home(out) == devices.home(x) and np.may_share_memory(out, x)
+    if not (writeable and out.flags.c_contiguous) or shares:
         raise ValueError("The argument `out` must be writable, C-contiguous and apart from `sequences`")
     out[...] = output
     return out

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import devices
 from ..arrays import check_rank
 from .base import Layer
 from .checks import check_min_rank, data_format_of, floats_to, int_tuple
@@ -54,6 +55,8 @@ class Reshape(_Reshaping):
 
     ValueError for more than one such entry, other negative or non-integer ones, and inputs that do not fill the shape.
     """
+
+    runs_on_gpu = True
 
     _ndim = None
 
@@ -105,6 +108,8 @@ class Permute(_Reshaping):
     ValueError unless ``dims`` holds 1, 2, … once each, as many as the input has axes beside the batch.
     """
 
+    runs_on_gpu = True
+
     def __init__(self, dims: Any, **kwargs: Any):
         super().__init__(**kwargs)
         self.dims = tuple(dims)
@@ -115,7 +120,7 @@ class Permute(_Reshaping):
         self._ndim = len(self.dims) + 1
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        return np.ascontiguousarray(x.transpose(0, *self.dims))
+        return devices.contiguous(x.transpose(0, *self.dims))
 
     def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         return dy.transpose(np.argsort((0, *self.dims)))
@@ -140,6 +145,8 @@ def _repeats(value: Any, name: str) -> int:
 class RepeatVector(_Reshaping):
     """[N,C] -> [N,n,C]: the same vector ``n`` times. TypeError unless ``n`` is an int, ValueError unless it is above 0."""
 
+    runs_on_gpu = True
+
     _ndim = 2
 
     def __init__(self, n: Any, **kwargs: Any):
@@ -162,6 +169,8 @@ class RepeatVector(_Reshaping):
 
 class UpSampling1D(_Reshaping):
     """[N,T,C] -> [N,T*size,C]: every step ``size`` times. TypeError unless it is an int, ValueError unless it is above 0."""
+
+    runs_on_gpu = True
 
     def __init__(self, size: Any = 2, **kwargs: Any):
         super().__init__(**kwargs)
@@ -188,6 +197,8 @@ class ZeroPadding1D(_Reshaping):
     ``padding``: (left, right), or one integer for both. ValueError for anything else and for negative numbers.
     """
 
+    runs_on_gpu = True
+
     def __init__(self, padding: Any = 1, data_format: Any = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.data_format = data_format_of(data_format)
@@ -198,7 +209,7 @@ class ZeroPadding1D(_Reshaping):
         return 1 if self.data_format == "channels_last" else 2
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
-        y = np.zeros(self.compute_output_shape(x.shape), x.dtype)
+        y = devices.module_of(x).zeros(self.compute_output_shape(x.shape), x.dtype)
         left, size = self.padding[0], x.shape[self._axis]
         np.moveaxis(y, self._axis, 1)[:, left : left + size] = np.moveaxis(x, self._axis, 1)
         return y
@@ -223,16 +234,18 @@ class Cropping1D(_Reshaping):
     ValueError for anything else, for negative numbers, and where no step would remain.
     """
 
+    runs_on_gpu = True
+
     def __init__(self, cropping: Any = (1, 1), **kwargs: Any):
         super().__init__(**kwargs)
         self.cropping = int_tuple(cropping, 2, "cropping", allow_zero=True)
 
     def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
         _, steps, _ = self.compute_output_shape(x.shape)
-        return np.ascontiguousarray(x[:, self.cropping[0] : self.cropping[0] + steps])
+        return devices.contiguous(x[:, self.cropping[0] : self.cropping[0] + steps])
 
     def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        dx = np.zeros(shape, dy.dtype)
+        dx = np.zeros_like(dy, shape=shape)
         dx[:, self.cropping[0] : self.cropping[0] + dy.shape[1]] = dy
         return dx
 

@@ -83,6 +83,7 @@ class SeveralInputs(Layer):
 
     def _ready(self, inputs: Any) -> list[np.ndarray]:
         """The arrays; the layer is built, and the shapes go together."""
+        self.check_runs_here(*inputs)
         xs = self._as_inputs(inputs)
         if not self.built:
             self.build_once([x.shape for x in xs])

@@ -25,6 +25,7 @@ class TimeDistributed(Layer):
     """
 
     supports_masking = True
+    runs_on_gpu = True
 
     def __init__(self, layer: Layer, **kwargs: Any):
         if not isinstance(layer, Layer):

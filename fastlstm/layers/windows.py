@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .. import devices
 from ..spec import conv_rows
 
 PADDINGS = ("valid", "same", "causal")
@@ -41,8 +42,8 @@ def pads(size: int, taps: int, stride: int, dilation: int, padding: str) -> tupl
 def padded(x: np.ndarray, left: int, right: int) -> np.ndarray:
     """x [N,R,C] with zeros around axis 1, C-contiguous; x itself where that is what it is already."""
     if not left and not right:
-        return np.ascontiguousarray(x)
+        return devices.contiguous(x)
     batch, size, channels = x.shape
-    wide = np.zeros((batch, left + size + right, channels), x.dtype)
+    wide = devices.module_of(x).zeros((batch, left + size + right, channels), x.dtype)
     wide[:, left : left + size] = x
     return wide

@@ -30,6 +30,8 @@ class Model(Trainer):
     ValueError without ``inputs`` and ``outputs``, and for what is no symbolic tensor.
     """
 
+    runs_on_gpu = True  # each layer says for itself whether it does
+
     supports_masking = True
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:

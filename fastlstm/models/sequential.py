@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from .. import selector
 from ..arrays import require_array
 from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
 from ..layers.base import shape_tuple
 from ..layers.gradients import Pullback
+from ..layers.moving import moved_call, moved_vjp
 from ..layers.nest import is_several_shapes
 from ..layers.symbolic import KerasTensor, input_tensor, is_symbolic, symbolic_call
 from ..layers.wrapper import build_inner, inner_layer, serialize
@@ -178,6 +180,9 @@ class Sequential(Model):
         """Runs all layers. Returns the last one's output."""
         if is_symbolic(inputs):
             return symbolic_call(self, inputs, mask=mask, training=training)
+        place = selector.elsewhere(inputs)
+        if place is not None:
+            return moved_call(self, place, inputs, mask=mask, training=training)
         x = self._as_input(inputs)
         if not self.built:
             # A later call may have another batch size, unless states are kept for every sample.
@@ -202,6 +207,9 @@ class Sequential(Model):
 
     def vjp(self, inputs: Any, mask: Any = None, training: bool = True) -> tuple[Any, Pullback]:
         """``(outputs, pullback)`` of all layers; see ``Layer.vjp``. A layer used twice gets the sum of its gradients."""
+        place = selector.elsewhere(inputs)
+        if place is not None:
+            return moved_vjp(self, place, inputs, mask=mask, training=training)
         x = self._as_input(inputs)
         if not self.built:
             self.build_once(x.shape if self.stateful else (None, *x.shape[1:]))

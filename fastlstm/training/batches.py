@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import random
+from .. import devices, random
 from ..arrays import require_array
 
 
@@ -74,14 +74,19 @@ class ArrayBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         count = len(self.batch.x)
-        order = np.arange(count)
+        order: Any = np.arange(count)
         if self._random is not None and self.shuffle != "batch":
             self._random.shuffle(order)
+            order = devices.moved(order, devices.home(self.batch.x))  # once a pass
         for start in range(0, count, self.size):
             part: Any = slice(start, start + self.size)
             if self._random is not None:
-                part = self._random.permutation(order[part]) if self.shuffle == "batch" else order[part]
+                part = self._permuted(order[part]) if self.shuffle == "batch" else order[part]
             yield Batch(*(None if array is None else array[part] for array in self.batch))  # type: ignore[arg-type]
+
+    def _permuted(self, part: np.ndarray) -> Any:
+        assert self._random is not None
+        return devices.moved(self._random.permutation(part), devices.home(self.batch.x))
 
 
 class IterableBatches:
@@ -175,6 +180,8 @@ def checked(x: Any, y: Any, weight: Any, class_weight: Mapping[int, float] | Non
     if not len(samples):
         raise ValueError(f"The argument `x` has no samples. Received: x.shape={samples.shape}")
     for name, array in (("y", targets), ("sample_weight", weights)):
+        if array is not None and not isinstance(samples, Samples):
+            devices.check_home(array, samples, name, "x")
         if array is not None and (array.ndim == 0 or len(array) != len(samples)):
             raise ValueError(
                 f"The arguments `x` and `{name}` must hold the same number of samples. "
@@ -203,7 +210,8 @@ def class_weights(y: np.ndarray, weights: Mapping[int, float]) -> np.ndarray:
     if y.ndim == 2:
         y = y.argmax(axis=1) if y.shape[1] > 1 else y[:, 0]
     classes = np.round(y).astype(np.int64)
-    return np.array([weights.get(int(k), 1.0) for k in classes], np.float32)
+    found = np.array([weights.get(int(k), 1.0) for k in devices.to_cpu(classes)], np.float32)
+    return devices.moved(found, devices.home(y))
 
 
 def split(batch: Batch, fraction: float) -> tuple[Batch, Batch]:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import regularizers
+from .. import devices, regularizers, selector
 from ..layers.gradients import joining_activity_losses
 from ..layers.nest import flatten
-from .batches import Batch, Stream
+from .batches import Batch, Samples, Stream
 from .callback import CallbackList
 from .compiled import Compiled
 
@@ -131,6 +131,7 @@ def evaluate(model: Any, stream: Stream, callbacks: CallbackList, interruption: 
 def train_step(model: Any, batch: Batch) -> None:
     """One update of the weights by the gradient of loss + penalties; the metrics take note."""
     compiled: Compiled = model.compilation
+    batch = placed(batch)
     with joining_activity_losses():
         y, pullback = model.vjp(batch.x, training=True)
     mask = output_mask(model, batch.x, y)
@@ -139,14 +140,23 @@ def train_step(model: Any, batch: Batch) -> None:
     gradients = _trained(model, pullback(dy).weights)
     for variable, gradient in gradients:
         if variable.regularizer is not None:
-            gradient += regularizers.gradient(variable.regularizer, variable.value).astype(gradient.dtype, copy=False)
+            gradient += regularizers.gradient(variable.regularizer, variable.at(devices.home(gradient))).astype(
+                gradient.dtype, copy=False
+            )
     compiled.optimizer.apply([gradient for _, gradient in gradients], [variable for variable, _ in gradients])
     compiled.update(batch, y, mask, value + penalties)
+
+
+def placed(batch: Batch) -> Batch:
+    """The batch where ``device`` says that it is to be computed: moved there once, not layer by layer."""
+    place = None if isinstance(batch.x, Samples) else selector.elsewhere(batch.x)
+    return batch if place is None else Batch(*(None if array is None else devices.moved(array, place) for array in batch))
 
 
 def test_step(model: Any, batch: Batch) -> None:
     """The loss and the metrics of one batch."""
     compiled: Compiled = model.compilation
+    batch = placed(batch)
     y = model(batch.x, training=False)
     mask = output_mask(model, batch.x, y)
     value = compiled.loss_value(batch, y, mask)
@@ -162,7 +172,7 @@ def _trained(model: Any, gradients: list[np.ndarray | None]) -> list[tuple[Any, 
     """(variable, its gradient, an array of our own) of every variable that is trained."""
     trained = {id(variable) for variable in model.trainable_weights}
     pairs = zip(model.weights, gradients, strict=True)
-    return [(v, np.zeros(v.shape, v.dtype) if g is None else np.array(g)) for v, g in pairs if id(v) in trained]
+    return [(v, np.zeros_like(v.latest) if g is None else g.copy()) for v, g in pairs if id(v) in trained]
 
 
 def output_mask(model: Any, x: Any, y: Any) -> Any:
@@ -174,10 +184,10 @@ def output_mask(model: Any, x: Any, y: Any) -> Any:
     masks = model.mask_after_call(x, None)
     listed = flatten(masks) if isinstance(masks, (list, tuple, dict)) else [masks] * len(outputs)
     fitting = [
-        mask if one.ndim > 2 and isinstance(mask, np.ndarray) and mask.shape == one.shape[:2] else None
+        mask if one.ndim > 2 and devices.is_array(mask) and mask.shape == one.shape[:2] else None
         for one, mask in zip(outputs, listed, strict=True)
     ]
-    return fitting[0] if isinstance(y, np.ndarray) else fitting
+    return fitting[0] if devices.is_array(y) else fitting
 
 
 class Interruption:

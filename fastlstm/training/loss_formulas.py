@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import settings
+from ..devices import as_array
 from .weighting import check_same_shape
 
 
@@ -53,7 +54,7 @@ def _mean(elements: np.ndarray, derivative: Callable[[], np.ndarray], axis: int 
     def pullback(c: np.ndarray) -> np.ndarray:
         return np.expand_dims(c, axis) / elements.dtype.type(length) * derivative()
 
-    return Evaluated(np.asarray(np.mean(elements, axis=axis)), pullback)
+    return Evaluated(as_array(np.mean(elements, axis=axis)), pullback)
 
 
 def mean_squared_error(y_true: np.ndarray, y_pred: np.ndarray) -> Evaluated:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import as_array
 from ..dtypes import get_policy
 from ..identifiers import Family
 from ..serialization import to_snake_case
@@ -132,7 +133,7 @@ class Loss:
         divisor = values.dtype.type(divisor_of(values.shape, weights, self.reduction))
         if divisor == 0:
             return values.dtype.type(0), np.zeros_like(values)
-        return values.dtype.type(np.sum(weighted) / divisor), factors / divisor
+        return values.dtype.type(float(np.sum(weighted) / divisor)), factors / divisor
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None, mask: Any = None) -> Any:
         """The loss of a batch: a NumPy scalar, or an array without reduction.
@@ -143,7 +144,7 @@ class Loss:
         labels, predictions, _ = self._prepared(y_true, y_pred)
         with np.errstate(all="ignore"):
             if type(self).evaluate is Loss.evaluate:
-                values, own = np.asarray(self.call(labels, predictions)), None
+                values, own = as_array(self.call(labels, predictions)), None
             else:
                 values, _, own = self.evaluate(labels, predictions)
             return self._reduced(values, sample_weight, [mask, own])[0]
@@ -194,7 +195,7 @@ class LossFunctionWrapper(Loss):
     def evaluate(self, y_true: np.ndarray, y_pred: np.ndarray) -> formulas.Evaluated:
         if self.fn in _FORMULAS:
             return _FORMULAS[self.fn](y_true, y_pred, **self._arguments)
-        values = np.asarray(self.fn(y_true, y_pred, **self._arguments), dtype=y_pred.dtype)
+        values = as_array(self.fn(y_true, y_pred, **self._arguments), y_pred.dtype)
         return formulas.Evaluated(values, self._no_gradient)
 
     def _no_gradient(self, c: np.ndarray) -> np.ndarray:

@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from .. import settings
+from .. import devices, settings
 from ..serialization import to_snake_case
 from ..variable import Variable
 from . import schedules
 
 
-def as_computed(variable: Variable) -> np.ndarray:
-    """The values in the dtype to compute in: float32 for 16-bit variables. Read-only for others."""
-    return variable.value if variable.dtype.itemsize >= 4 else variable.value.astype(np.float32)
+def as_computed(variable: Variable, beside: np.ndarray) -> np.ndarray:
+    """The values in the dtype to compute in, float32 for 16-bit variables, where ``beside`` lives."""
+    values = variable.at(devices.home(beside))
+    return values if variable.dtype.itemsize >= 4 else values.astype(np.float32)
 
 
 def fraction(value: Any, name: str) -> Any:
@@ -188,7 +189,7 @@ class Optimizer:
         added = []
         for variable in variables:
             full = f"{variable.path.replace('/', '_')}_{name}"
-            zeros = np.zeros(variable.shape, variable.dtype)
+            zeros = devices.module_at(variable.home).zeros(variable.shape, variable.dtype)
             added.append(Variable(zeros, full, f"{self.name}/{full}", trainable=False))
         self._state += added
         return added
@@ -249,7 +250,7 @@ class Optimizer:
                 self._average()
             for _, variable in pairs:
                 if variable.constraint is not None:
-                    variable.assign(variable.constraint(variable.value))
+                    variable.assign(variable.constraint(variable.latest))
         self._iterations.assign(self._iterations.value + 1)
 
     def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> None:
@@ -273,7 +274,7 @@ class Optimizer:
                     f"Received: shape={np.shape(gradient)}"
                 )
             dtype = variable.dtype if variable.dtype.itemsize >= 4 else np.dtype(np.float32)
-            pairs.append((np.asarray(gradient).astype(dtype, copy=False), variable))
+            pairs.append((devices.as_array(gradient, dtype), variable))
         if not pairs:
             raise ValueError(f"`gradients` has no gradient for any of {[variable.path for variable in variables]}")
         return pairs
@@ -285,20 +286,20 @@ class Optimizer:
         means = []
         for gradient, variable in pairs:
             held = self._sums[self._index[id(variable)]]
-            total = gradient + as_computed(held)
+            total = gradient + as_computed(held, gradient)
             means.append(total / gradient.dtype.type(steps))
             held.assign(total)
         if due:
             for held in self._sums:
-                held.assign(np.zeros(held.shape, held.dtype))
+                held.assign(np.zeros_like(held.latest))
         return means if due else []
 
     def _average(self) -> None:
         """One more step in the averages, and where their time has come into the variables. The first step begins with w."""
         for variable, average in zip(self._trainable, self._averages, strict=True):
-            values = as_computed(variable)
+            values = as_computed(variable, variable.latest)
             momentum = values.dtype.type(self.ema_momentum if self.iterations else 0)
-            average.assign(momentum * as_computed(average) + (1 - momentum) * values)
+            average.assign(momentum * as_computed(average, values) + (1 - momentum) * values)
         if self.ema_overwrite_frequency and (self.iterations + 1) % self.ema_overwrite_frequency == 0:
             self.finalize_variable_values(self._trainable)
 
@@ -308,7 +309,7 @@ class Optimizer:
             return
         for variable in variables:
             if id(variable) in self._index:
-                variable.assign(self._averages[self._index[id(variable)]].value)
+                variable.assign(self._averages[self._index[id(variable)]].latest)
 
     def _clipped(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
         if self.clipnorm:
@@ -330,7 +331,7 @@ class Optimizer:
     def _step(self, gradient: np.ndarray, variable: Variable, rate: float) -> None:
         typed_rate = gradient.dtype.type(rate)
         if self.weight_decay and self._decays(variable):
-            values = as_computed(variable)
+            values = as_computed(variable, gradient)
             variable.assign(values - values * gradient.dtype.type(self.weight_decay) * typed_rate)
         variable.assign(self._update(self._index[id(variable)], gradient, variable, typed_rate))
 

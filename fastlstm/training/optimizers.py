@@ -49,14 +49,14 @@ class SGD(Optimizer):
     def _update(self, index: int, gradient: np.ndarray, variable: Variable, rate: np.floating) -> np.ndarray:
         step = gradient * rate
         if not self.momentum:
-            return np.subtract(as_computed(variable), step, out=step)
-        momentum = as_computed(self._momentums[index]) * rate.dtype.type(self.momentum)
+            return np.subtract(as_computed(variable, gradient), step, out=step)
+        momentum = as_computed(self._momentums[index], gradient) * rate.dtype.type(self.momentum)
         momentum -= step
         self._momentums[index].assign(momentum)
         if self.nesterov:
             momentum *= rate.dtype.type(self.momentum)
             momentum -= step
-        return np.add(as_computed(variable), momentum, out=momentum)
+        return np.add(as_computed(variable, gradient), momentum, out=momentum)
 
     def get_config(self) -> dict:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
@@ -91,7 +91,7 @@ class Adam(Optimizer):
     def _update(self, index: int, gradient: np.ndarray, variable: Variable, rate: np.floating) -> np.ndarray:
         real, count = rate.dtype.type, rate.dtype.type(self.iterations + 1)
         size = rate * np.sqrt(1 - real(self.beta_2) ** count) / (1 - real(self.beta_1) ** count)
-        m, v = as_computed(self._momentums[index]), as_computed(self._velocities[index])
+        m, v = as_computed(self._momentums[index], gradient), as_computed(self._velocities[index], gradient)
         step = gradient - m
         step *= real(1 - self.beta_1)
         step += m
@@ -102,13 +102,13 @@ class Adam(Optimizer):
         self._momentums[index].assign(step)
         self._velocities[index].assign(square)
         if self.amsgrad:
-            np.maximum(square, as_computed(self._velocity_hats[index]), out=square)
+            np.maximum(square, as_computed(self._velocity_hats[index], gradient), out=square)
             self._velocity_hats[index].assign(square)
         np.sqrt(square, out=square)
         square += real(self.epsilon)
         step *= size
         step /= square
-        return np.subtract(as_computed(variable), step, out=step)
+        return np.subtract(as_computed(variable, gradient), step, out=step)
 
     def get_config(self) -> dict:
         own = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon, "amsgrad": self.amsgrad}
@@ -162,7 +162,7 @@ class RMSprop(Optimizer):
     def _running_mean(self, state: Variable, new: np.ndarray) -> np.ndarray:
         """rho * state + (1 - rho) * new, which is also written to ``state``; ``new`` is overwritten."""
         new *= new.dtype.type(1 - self.rho)
-        new += new.dtype.type(self.rho) * as_computed(state)
+        new += new.dtype.type(self.rho) * as_computed(state, new)
         state.assign(new)
         return new
 
@@ -175,9 +175,9 @@ class RMSprop(Optimizer):
         step = gradient * rate
         step /= np.sqrt(below, out=below)
         if self.momentum:
-            step += real(self.momentum) * as_computed(self._momentums[index])
+            step += real(self.momentum) * as_computed(self._momentums[index], gradient)
             self._momentums[index].assign(step)
-        return np.subtract(as_computed(variable), step, out=step)
+        return np.subtract(as_computed(variable, gradient), step, out=step)
 
     def get_config(self) -> dict:
         own = {"rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon, "centered": self.centered}

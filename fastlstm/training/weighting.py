@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..devices import as_array
 from ..numerics import as_real
 
 REDUCTIONS = ("sum_over_batch_size", "sum", "mean", "mean_with_sample_weight", "none", None)
@@ -34,7 +35,7 @@ def as_predictions(y_pred: Any) -> tuple[np.ndarray, np.dtype]:
 
 def as_labels(y_true: Any) -> np.ndarray:
     """``y_true`` as an array of real numbers of any dtype. TypeError for anything else."""
-    array = np.asarray(y_true)
+    array = as_array(y_true)
     return array if array.dtype.kind in "fiub" else as_real(array)[0]
 
 
@@ -83,7 +84,7 @@ def combined_weights(
         return weights
     mask = present[0] if len(present) == 1 else np.logical_and(*present)
     factors = mask.astype(dtype)
-    valid = np.count_nonzero(mask)
+    valid = int(np.count_nonzero(mask))
     if reduction in _MEANS and valid:
         factors *= dtype.type(mask.size / valid)
     return factors if weights is None else weights * factors

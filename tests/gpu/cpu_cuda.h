@@ -1,9 +1,10 @@
 /* cpu_cuda.h: enough of CUDA to run the kernels of fastlstm/backends/gpu on a CPU, for tests of their logic.
  *
- * Each thread of a block is a fiber with a stack of its own; a scheduler runs them in turn, in rising or falling order, between barriers. Blocks
- * run one after the other; those of a cooperative launch are all alive at once, as on a device, so that they may wait for each other.
- * Every block has its own dynamic shared memory, filled with NaN. What goes wrong comes back as a message: a barrier that not all threads
- * reach, a shuffle in a divergent warp, a wait that never ends. Races between the threads of a warp, launch limits and speed stay unseen.
+ * Each thread of a block is a fiber with a stack of its own; a scheduler runs them in turn, in rising or falling order, between
+ * barriers. Blocks run one after the other; those of a cooperative launch are all alive at once, as on a device, so that they may wait
+ * for each other. Every block has its own dynamic shared memory, filled with NaN. What goes wrong comes back as a message: a barrier
+ * that not all threads reach, a shuffle in a divergent warp, a wait that never ends. Races between the threads of a warp, launch
+ * limits and speed stay unseen.
  */
 #pragma once
 #include <setjmp.h>

@@ -2,14 +2,15 @@
 
 ``installed()`` puts it in the place of the module "cupy". It is strict where CuPy is: no implicit conversion to NumPy, no NumPy
 array (of any rank) beside a device array, only functions of ``FUNCTIONS``, 0-d arrays from reductions. It counts what crosses
-between host and device: ``transfers.uploads`` and ``.downloads`` (arrays) and ``.scalars`` (single numbers read by float(), int(),
-bool() or item()). New memory holds NaN (integers: 0x55…), every allocation is fenced, and each launch checks the fences of all
+between host and device: ``transfers.uploads``, ``.downloads`` (arrays) and ``.scalars`` (numbers read by float(), int(), bool(),
+item()). New memory holds NaN (integers: 0x55…), every allocation is fenced, and each launch checks the fences of all
 arrays that are alive.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.machinery
 import itertools
 import sys
 import types
@@ -29,7 +30,7 @@ FUNCTIONS = frozenset(
     invert isclose isfinite isinf isnan less less_equal log log1p logaddexp logical_and logical_not logical_or matmul
     max maximum may_share_memory mean min minimum moveaxis multiply negative not_equal ones ones_like pad power prod
     ravel remainder repeat reshape rint round shape sign sort split sqrt square squeeze stack subtract sum swapaxes take
-    take_along_axis tanh tensordot tile transpose tril true_divide trunc var vstack where zeros zeros_like
+    put_along_axis take_along_axis vdot ndim tanh tensordot tile transpose tril true_divide trunc var vstack where zeros zeros_like
     """.split()
 )
 _FENCE = 64
@@ -422,6 +423,7 @@ def make_module() -> types.ModuleType:
     """A module "cupy" of all this."""
     module = types.ModuleType("cupy")
     module.__version__ = "0 (stand-in)"  # type: ignore[attr-defined]
+    module.__spec__ = importlib.machinery.ModuleSpec("cupy", None)
     own = {
         name: globals()[name]
         for name in (

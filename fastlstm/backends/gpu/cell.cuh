@@ -1,7 +1,7 @@
 /* cell.cuh: one unit of one row: the cell of include/fastlstm/cell.h between global arrays, masks and outputs included.
  *
- * Used by all kernels that end in a cell. Letters: M rows of a step (N samples, S rows each; an LSTM has S = 1), U units. The structs are
- * filled by structs.py and passed by value.
+ * Used by all kernels that end in a cell. Letters: M rows of a step (N samples, S rows each; an LSTM has S = 1), U units. The structs
+ * are filled by structs.py and passed by value.
  */
 
 struct cell_io {

@@ -21,7 +21,7 @@ _KEPT_PLANS = 8  # captured graphs of one layer's weights
 
 
 class GpuWeights:
-    """kernel [D,4U] or [K,C,4F], recurrent_kernel [U,4U] or [K,F,4F], bias [4U] or None, on the device; and the plans of calls."""
+    """kernel [D,4U] or [K,C,4F], recurrent_kernel [U,4U] or [K,F,4F], bias [4U] or None, on the device; plans of calls."""
 
     def __init__(self, kernel: Any, recurrent_kernel: Any, bias: Any):
         self.kernel, self.recurrent_kernel, self.bias = kernel, recurrent_kernel, bias

@@ -1,7 +1,7 @@
-/* prelude.cuh: what the templates of include/ and the kernels need where there is no system header: integer types, INFINITY, NAN.
+/* prelude.cuh: what templates and kernels need where there is no system header: integer types, INFINITY, NAN.
  *
- * First text of the CUDA source that kernels.py joins; FL_BITS (32 or 64) stands before it. The same source runs on a CPU through a
- * shim, which brings these names with it and defines FL_CPU_CUDA.
+ * First text of the CUDA source that kernels.py joins; FL_BITS (32 or 64) stands before it. The same source runs on a CPU through
+ * a shim, which brings these names with it and defines FL_CPU_CUDA.
  */
 #define FL_CUDA
 #define FL_ISA cuda

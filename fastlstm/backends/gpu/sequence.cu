@@ -1,9 +1,9 @@
-/* sequence.cu: all time steps of an LSTM in one launch. Each block holds the recurrent kernel's columns of a few units in shared memory
- * from the first step to the last; between two steps the blocks that share samples wait for each other.
+/* sequence.cu: all time steps of an LSTM in one launch. Each block holds the recurrent kernel's columns of a few units in shared
+ * memory from the first step to the last; between two steps the blocks that share samples wait for each other.
  *
- * Grid: (blocks of units, groups of samples), launched cooperatively, so that all blocks are resident and the waiting ends. A warp computes
- * one unit of ROWS samples: its lanes share the sum over the U old h and then exchange the parts, and each of the first ROWS lanes runs
- * one cell.
+ * Grid: (blocks of units, groups of samples), launched cooperatively, so that all blocks are resident and the waiting ends. A warp
+ * computes one unit of ROWS samples: its lanes share the sum over the U old h and then exchange the parts, and each of the first
+ * ROWS lanes runs one cell.
  */
 #define FL_LANES 32
 #define FL_FULL_WARP 0xffffffffu

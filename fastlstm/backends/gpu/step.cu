@@ -1,8 +1,9 @@
-/* step.cu: one time step in one launch: the convolutions over the windows of x and h, then the cell. An LSTM has one row a sample and one
- * tap; all its samples then make one tile of rows.
+/* step.cu: one time step in one launch: the convolutions over the windows of x and h, then the cell. An LSTM has one row a sample
+ * and one tap; all its samples then make one tile of rows.
  *
- * A block computes blockDim.x units of blockDim.y * FL_STEP_ROWS rows of one sample. It walks the channels in slices of FL_STEP_DEPTH: the
- * slice of the rows (with the halo that the taps need) and of the kernel stand in shared memory, the four gates of each row in registers.
+ * A block computes blockDim.x units of blockDim.y * FL_STEP_ROWS rows of one sample. It walks the channels in slices of
+ * FL_STEP_DEPTH: the slice of the rows (with the halo that the taps need) and of the kernel stand in shared memory, the four gates
+ * of each row in registers.
  */
 #define FL_STEP_ROWS 4
 #define FL_STEP_DEPTH 32
