@@ -1,7 +1,7 @@
 /* cpu_cuda.h: enough of CUDA to run the kernels of fastlstm/backends/gpu on a CPU, for tests of their logic.
  *
- * Each thread of a block is a fiber with a stack of its own; a scheduler runs them in turn, in rising or falling order, between
- * barriers. Blocks run one after the other; those of a cooperative launch are all alive at once, as on a device, so that they may wait
+ * Each thread of a block is a fiber with a stack of its own; a scheduler runs warp after warp, in rising or falling order, each as
+ * far as it gets without the others, so that a missing barrier shows. Blocks run one after the other; those of a cooperative launch are all alive at once, as on a device, so that they may wait
  * for each other. Every block has its own dynamic shared memory, filled with NaN. What goes wrong comes back as a message: a barrier
  * that not all threads reach, a shuffle in a divergent warp, a wait that never ends. Races between the threads of a warp, launch
  * limits and speed stay unseen.
@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -25,6 +26,7 @@ struct dim3 {
 };
 
 namespace cpu_cuda {
+namespace { /* each compiled source has fibers of its own */
 constexpr size_t STACK = 64 * 1024;
 constexpr unsigned WARP = 32;
 enum State { READY, AT_BARRIER, AT_SHUFFLE, WAITING, DONE };
@@ -97,7 +99,7 @@ inline Fiber *fiber_at(size_t number) {
   return pool()[number];
 }
 
-/* Frees the threads of a block that stand at a barrier or a shuffle which all others have reached. False on an error. */
+/* Frees the threads of a block that stand at a barrier which all others have reached. False on an error. */
 inline bool release(Block &block, bool *progress) {
   unsigned done = 0, barrier = 0;
   for (Fiber *f : block.fibers) done += f->state == DONE, barrier += f->state == AT_BARRIER;
@@ -108,49 +110,57 @@ inline bool release(Block &block, bool *progress) {
     }
     for (Fiber *f : block.fibers) f->state = READY;
     *progress = true;
-    return true;
-  }
-  for (size_t w = 0; w < block.fibers.size(); w += WARP) {
-    unsigned shuffling = 0, all = 0;
-    for (size_t t = w; t < block.fibers.size() && t < w + WARP; t++) all++, shuffling += block.fibers[t]->state == AT_SHUFFLE;
-    if (!shuffling) continue;
-    if (shuffling != all) {
-      failure = "a shuffle was reached by " + std::to_string(shuffling) + " of the " + std::to_string(all) + " threads of a warp";
-      return false;
-    }
-    for (size_t t = w; t < w + all; t++) block.fibers[t]->state = READY;
-    *progress = true;
   }
   return true;
 }
 
-/* Runs the blocks together until all their threads have returned. */
-inline void run(std::vector<Block> &blocks, bool reversed) {
-  int idle = 0;
-  for (;;) {
-    bool progress = false, left = false;
-    for (size_t b = 0; b < blocks.size(); b++) {
-      Block &block = blocks[reversed ? blocks.size() - 1 - b : b];
-      const size_t count = block.fibers.size();
-      for (size_t t = 0; t < count; t++) {
-        Fiber *fiber = block.fibers[reversed ? count - 1 - t : t];
-        if (fiber->state != READY && fiber->state != WAITING) continue;
+/* Runs the threads of one warp as far as they get without the others: to a barrier, to a wait, or to their end. False on an error. */
+inline bool run_warp(Block &block, size_t first, bool reversed, bool *progress) {
+  const size_t count = std::min<size_t>(WARP, block.fibers.size() - first);
+  for (size_t shuffling = 1; shuffling;) {
+    shuffling = 0;
+    for (size_t t = 0; t < count; t++) {
+      Fiber *fiber = block.fibers[first + (reversed ? count - 1 - t : t)];
+      if (fiber->state == READY || fiber->state == WAITING) {
         fiber->state = READY;
         resume(fiber);
-        if (fiber->state != WAITING) progress = true;
+        if (fiber->state != WAITING) *progress = true;
       }
+      shuffling += fiber->state == AT_SHUFFLE;
     }
-    for (Block &block : blocks)
-      if (!release(block, &progress)) return;
-    for (Block &block : blocks)
-      for (Fiber *f : block.fibers) left = left || f->state != DONE;
-    if (!left) return;
-    idle = progress ? 0 : idle + 1;
-    if (idle > 2) {
-      failure = "the blocks wait for each other without end";
-      return;
+    if (shuffling && shuffling != count) {
+      failure =
+          "a shuffle was reached by " + std::to_string(shuffling) + " of the " + std::to_string(count) + " threads of a warp";
+      return false;
     }
+    if (shuffling)
+      for (size_t t = 0; t < count; t++) block.fibers[first + t]->state = READY;
   }
+  return true;
+}
+
+/* Runs the blocks together until all their threads have returned: always the first warp that can go on, counted by its number, then by
+ * its block's. That is as far apart as barriers and waits let the threads come. */
+inline void run(std::vector<Block> &blocks, bool reversed) {
+  const size_t warps = (blocks[0].fibers.size() + WARP - 1) / WARP, count = warps * blocks.size();
+  std::vector<char> runnable(count, 1);
+  for (size_t k = 0; k < count;) {
+    const size_t place = reversed ? count - 1 - k : k, w = place / blocks.size(), b = place % blocks.size();
+    k++;
+    if (!runnable[place]) continue;
+    bool progress = false, released = false;
+    Block &block = blocks[b];
+    if (!run_warp(block, w * WARP, reversed, &progress) || !release(block, &released)) return;
+    runnable[place] = 0;
+    for (size_t t = w * WARP; t < block.fibers.size() && t < (w + 1) * WARP; t++)
+      if (block.fibers[t]->state == WAITING) runnable[place] = 1;
+    if (released)
+      for (size_t other = 0; other < warps; other++) runnable[other * blocks.size() + b] = 1;
+    if (progress) k = 0;
+  }
+  for (Block &block : blocks)
+    for (Fiber *f : block.fibers)
+      if (f->state != DONE) failure = "the blocks wait for each other without end";
 }
 
 inline Block make_block(dim3 index, size_t shared, size_t first_fiber) {
@@ -233,6 +243,7 @@ inline int atomic_add(unsigned *p, unsigned v) {
   *p += v;
   return before;
 }
+}  // namespace
 }  // namespace cpu_cuda
 
 #define FL_CPU_CUDA

@@ -9,6 +9,7 @@ arrays that are alive.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import importlib.machinery
 import itertools
@@ -28,12 +29,13 @@ FUNCTIONS = frozenset(
     atleast_1d bitwise_and bitwise_or broadcast_to clip concatenate copysign count_nonzero cumsum diag divide dot empty
     empty_like equal exp expand_dims expm1 flip floor floor_divide from_dlpack full full_like greater greater_equal
     invert isclose isfinite isinf isnan less less_equal log log1p logaddexp logical_and logical_not logical_or matmul
-    max maximum may_share_memory mean min minimum moveaxis multiply negative not_equal ones ones_like pad power prod
-    ravel remainder repeat reshape rint round shape sign sort split sqrt square squeeze stack subtract sum swapaxes take
-    put_along_axis take_along_axis vdot ndim tanh tensordot tile transpose tril true_divide trunc var vstack where zeros zeros_like
+    max maximum may_share_memory mean min minimum moveaxis multiply ndim negative not_equal ones ones_like pad power
+    prod put_along_axis ravel remainder repeat reshape rint round shape sign sort split sqrt square squeeze stack
+    subtract sum swapaxes take take_along_axis tanh tensordot tile transpose tril true_divide trunc var vdot vstack
+    where zeros zeros_like
     """.split()
 )
-_FENCE = 64
+_FENCE = 2048
 _PATTERN = 0xA5
 _INTACT = bytes([_PATTERN] * _FENCE)
 _fences: weakref.WeakValueDictionary[int, np.ndarray] = weakref.WeakValueDictionary()
@@ -41,7 +43,7 @@ _numbers = itertools.count()
 
 
 class Transfers:
-    """How often arrays and single numbers crossed between host and device, and how many bytes the arrays had."""
+    """How often arrays and single numbers crossed between host and device, and the arrays' bytes."""
 
     def __init__(self) -> None:
         self.reset()
@@ -54,6 +56,7 @@ class Transfers:
 
 
 transfers = Transfers()
+launches: collections.Counter[str] = collections.Counter()  # of each kernel
 
 
 def _allocate(shape: Any, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -288,17 +291,15 @@ class RawModule:
     def __init__(self, code: str, options: tuple[str, ...] = (), **kwargs: Any) -> None:
         assert all(isinstance(option, str) for option in options), options
         self.library = shim.library(type(self).edit(code))
-        libraries.append(self.library)
 
     def get_function(self, name: str) -> RawKernel:
         return RawKernel(self.library, name)
 
 
-libraries: list[shim.Library] = []
-
-
 class RawKernel:
     """A kernel; ``kernel(...)`` is the driver's function, which takes the flag of cooperative launches."""
+
+    reversed = False
 
     def __init__(self, library: shim.Library, name: str) -> None:
         self._library, self._name = library, name
@@ -322,7 +323,9 @@ class RawKernel:
         values = [np.uint64(a.data.ptr) if isinstance(a, ndarray) else _argument(a) for a in args]
 
         def launch() -> None:
+            self._library.reversed = RawKernel.reversed
             self._library.launch(self._name, grid, block, values, shared_mem, enable_cooperative_groups)
+            launches.update([self._name])
             check_fences()
 
         if Stream.capturing is not None:
@@ -395,7 +398,7 @@ class Stream:
 
 
 class Device:
-    """Properties of a small device; ``limits`` of a test replace them."""
+    """Properties of a small device; ``limits`` replaces them."""
 
     limits: ClassVar[dict[str, int]] = {}
 
@@ -448,6 +451,40 @@ def make_module() -> types.ModuleType:
 
 
 @contextlib.contextmanager
+def with_limits(limits: dict[str, int]) -> Iterator[None]:
+    """Inside, the device has these properties."""
+    before, Device.limits = Device.limits, limits
+    try:
+        yield
+    finally:
+        Device.limits = before
+
+
+@contextlib.contextmanager
+def reversed_threads(on: bool = True) -> Iterator[None]:
+    """Inside, the threads of a block run in falling order."""
+    RawKernel.reversed = on
+    try:
+        yield
+    finally:
+        RawKernel.reversed = False
+
+
+@contextlib.contextmanager
+def edited(edit: Any) -> Iterator[None]:
+    """Inside, kernels are compiled from ``edit(source)``: for mutations."""
+    from fastlstm.backends.gpu import kernels
+
+    RawModule.edit = staticmethod(edit)
+    kernels.forget()
+    try:
+        yield
+    finally:
+        RawModule.edit = staticmethod(lambda source: source)
+        kernels.forget()
+
+
+@contextlib.contextmanager
 def installed() -> Iterator[types.ModuleType]:
     """Inside, ``import cupy`` finds the stand-in, and fastlstm a GPU."""
     from fastlstm import devices
@@ -461,6 +498,7 @@ def installed() -> Iterator[types.ModuleType]:
     sys.modules["cupy"] = make_module()
     forget()
     transfers.reset()
+    launches.clear()
     try:
         yield sys.modules["cupy"]
     finally:

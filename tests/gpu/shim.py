@@ -77,14 +77,13 @@ def library(source: str) -> Library:
 
 
 class Library:
-    """One compiled source. ``reversed``: run the threads of a block in falling order; ``launches`` counts by kernel name."""
+    """One compiled source. ``reversed``: run the threads of a block in falling order."""
 
     def __init__(self, path: Path):
         self._library = ctypes.CDLL(str(path))
         self._library.shim_launch.restype = ctypes.c_char_p
         self._library.shim_size.restype = ctypes.c_size_t
         self.reversed = False
-        self.launches: dict[str, int] = {}
 
     def size(self, struct: str) -> int:
         """sizeof a struct."""
@@ -106,6 +105,5 @@ class Library:
         answer = self._library.shim_launch(
             name.encode(), *sizes, ctypes.c_size_t(shared), int(cooperative), int(self.reversed), pointers
         )
-        self.launches[name] = self.launches.get(name, 0) + 1
         if answer:
             raise RuntimeError(f"{name}: {answer.decode()}")

@@ -14,7 +14,7 @@ from ...spec import RecurrentSpec
 from ..cpu import ACTIVATION_NUMBERS
 from . import kernels, structs
 from .forward import Tape
-from .layout import Windows, batch_major, parts
+from .layout import Windows, batch_major, joined, parts
 
 
 def backward(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any) -> tuple[Any, Any, Any, list[Any]]:
@@ -99,8 +99,8 @@ def _through_recurrent(tape: Tape, dz: Any) -> Any:
 
 def _turned(matrix: Any, windows: Windows) -> Any:
     """[K*C, n] -> [K*n, C] with the taps in reverse: the kernel of the transposed convolution."""
-    turned = matrix.reshape(windows.taps, windows.channels, -1)[::-1].swapaxes(1, 2)
-    return devices.contiguous(turned).reshape(-1, windows.channels)
+    turned = matrix.reshape(windows.taps, windows.channels, matrix.shape[1])[::-1].swapaxes(1, 2)
+    return devices.contiguous(turned).reshape(windows.taps * matrix.shape[1], windows.channels)
 
 
 def _kept(tape: Tape, a: Any) -> Any:
@@ -129,17 +129,22 @@ def _product_gradient(windows: Windows, a: Any, scales: Any, dz: Any) -> Any:
     total = xp.zeros((windows.depth, 4, units), dz.dtype)
 
     def unrolled(part: Any) -> Any:
-        return windows.gather(part.reshape(-1, windows.rows_in, windows.channels)).T
+        return windows.gather(joined(part)).T
 
     for part in parts(steps, dz[0].size // max(4 * units, 1) * windows.depth * dz.dtype.itemsize):
-        one, cotangents = a[part], dz[part].reshape(-1, 4, units)
+        one, cotangents = a[part], _joined_gates(dz[part])
         if scales is None or len(scales) == 1:
             one = one if scales is None else one * scales[0]
-            total += xp.matmul(unrolled(one), cotangents.reshape(-1, 4 * units)).reshape(total.shape)
+            total += xp.matmul(unrolled(one), cotangents.reshape(len(cotangents), 4 * units)).reshape(total.shape)
         else:
             for g in range(4):
                 total[:, g] += xp.matmul(unrolled(one * scales[g]), devices.contiguous(cotangents[:, g]))
     return total
+
+
+def _joined_gates(dz: Any) -> Any:
+    """[T,M,4,U] -> [T*M,4,U]."""
+    return dz.reshape(dz.shape[0] * dz.shape[1], *dz.shape[2:])
 
 
 def _input_gradient(tape: Tape, dz: Any) -> Any:
@@ -147,9 +152,9 @@ def _input_gradient(tape: Tape, dz: Any) -> Any:
     layout, weights, xp = tape.layout, tape.weights, devices.cupy_module()
     dx = xp.empty(tape.x.shape, dz.dtype)
     for part in parts(layout.steps, layout.rows * layout.x.depth * dz.dtype.itemsize):
-        cotangents = dz[part].reshape(-1, 4, layout.units)
+        cotangents = _joined_gates(dz[part])
         if tape.x_scales is None or len(tape.x_scales) == 1:
-            together = _rows_of(tape, cotangents.reshape(-1, 4 * layout.units), weights.x_matrix)
+            together = _rows_of(tape, cotangents.reshape(len(cotangents), 4 * layout.units), weights.x_matrix)
             dx[part] = together if tape.x_scales is None else together * tape.x_scales[0]
         else:
             blocks = weights.gates(weights.x_matrix)
@@ -162,4 +167,5 @@ def _rows_of(tape: Tape, dz: Any, matrix: Any) -> Any:
     """dz [T*M,n] @ matrix.T, back from windows to rows [T,N,R,C]."""
     layout = tape.layout
     rows = layout.x.scatter(devices.cupy_module().matmul(dz, matrix.T))
-    return rows.reshape(-1, layout.samples, layout.x.rows_in, layout.x.channels)
+    steps = len(dz) // layout.rows if layout.rows else layout.steps  # an empty batch is one part
+    return rows.reshape(steps, layout.samples, layout.x.rows_in, layout.x.channels)

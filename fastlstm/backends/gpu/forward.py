@@ -6,6 +6,7 @@ In terms of ``Layout`` (shapes), ``kernels`` (launches) and the structs of the k
 from __future__ import annotations
 
 import collections
+import math
 import threading
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from ... import devices
 from ...spec import RecurrentSpec
 from ..cpu import ACTIVATION_NUMBERS, ROUNDING_NUMBERS
 from . import choose, kernels, structs
-from .layout import Layout, parts, time_major
+from .layout import Layout, joined, parts, time_major
 
 _KEPT_PLANS = 8  # captured graphs of one layer's weights
 
@@ -32,16 +33,16 @@ class GpuWeights:
     @property
     def x_matrix(self) -> Any:
         """[K*C, 4U]."""
-        return self.kernel.reshape(-1, 4 * self.units)
+        return self.kernel.reshape(math.prod(self.kernel.shape[:-1]), 4 * self.units)
 
     @property
     def h_matrix(self) -> Any:
         """[K*U, 4U]."""
-        return self.recurrent_kernel.reshape(-1, 4 * self.units)
+        return self.recurrent_kernel.reshape(math.prod(self.recurrent_kernel.shape[:-1]), 4 * self.units)
 
     def gates(self, matrix: Any) -> Any:
         """A matrix [P,4U] as [4,P,U]."""
-        return devices.contiguous(matrix.reshape(-1, 4, self.units).swapaxes(0, 1))
+        return devices.contiguous(matrix.reshape(len(matrix), 4, self.units).swapaxes(0, 1))
 
 
 class Tape(NamedTuple):
@@ -150,12 +151,12 @@ def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any) -> Any:
     z = xp.empty((layout.steps, layout.rows, 4, units), x.dtype)
     for part in parts(layout.steps, layout.rows * layout.x.depth * x.dtype.itemsize):
         steps = x[part]
-        flat = z[part].reshape(-1, 4 * units)
+        flat = z[part].reshape(len(steps) * layout.rows, 4 * units)
         if scales is None or len(scales) == 1:
             xp.matmul(_windows(layout, steps if scales is None else steps * scales[0]), weights.x_matrix, out=flat)
         else:
             for g, matrix in enumerate(weights.gates(weights.x_matrix)):
-                flat.reshape(-1, 4, units)[:, g] = xp.matmul(_windows(layout, steps * scales[g]), matrix)
+                flat.reshape(len(flat), 4, units)[:, g] = xp.matmul(_windows(layout, steps * scales[g]), matrix)
     if weights.bias is not None:
         z += weights.bias.reshape(4, units)
     return z
@@ -163,7 +164,7 @@ def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any) -> Any:
 
 def _windows(layout: Layout, x: Any) -> Any:
     """The windows [T*M, K*C] of x [T,N,R,C]."""
-    return layout.x.gather(x.reshape(-1, layout.x.rows_in, layout.x.channels))
+    return layout.x.gather(joined(x))
 
 
 def forward(

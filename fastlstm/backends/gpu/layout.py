@@ -125,6 +125,11 @@ def batch_major(a: Any, backwards: bool) -> Any:
     return devices.contiguous((a[::-1] if backwards else a).swapaxes(0, 1))
 
 
+def joined(a: Any) -> Any:
+    """[T,N,R,C] -> [T*N,R,C]."""
+    return a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
+
+
 def swapped(a: Any) -> Any:
     """The last two axes swapped, contiguous: channels first <-> channels last; None stays None."""
     return None if a is None else devices.contiguous(a.swapaxes(-1, -2))

@@ -96,7 +96,8 @@ FL_INLINE cell_io cell_of_step(const sequence_io &io, int t) {
   return cell;
 }
 
-/* Returns when all blocks of the group have come here for the `times`th time. */
+/* Thread 0 returns when all blocks of the group have come here for the `times`th time; the barrier before the next tile holds the
+ * others until then. */
 FL_INLINE void wait_for_group(unsigned int *arrived, unsigned int times) {
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -105,7 +106,6 @@ FL_INLINE void wait_for_group(unsigned int *arrived, unsigned int times) {
     while (*(volatile unsigned int *)arrived < times * gridDim.x) FL_WAITING();
     __threadfence();
   }
-  __syncthreads();
 }
 
 /* blockDim.x is a multiple of 32 * block_units; shared: weights [block_units][U][4], then h [parts * ROWS][U]. */
@@ -122,7 +122,7 @@ FL_INLINE void run_sequence(const sequence_io &io) {
   for (int t = 0; t < io.steps; t++) {
     const cell_io cell = cell_of_step(io, t);
     for (int first = begin; first < end; first += tile) {
-      __syncthreads(); /* the tile before has been read */
+      __syncthreads(); /* the tile before has been read, and the step before is complete */
       for (int i = threadIdx.x; i < tile * units; i += blockDim.x)
         h[i] = first + i / units < end ? FL_LOAD_FRESH(cell.h_in + (size_t)first * units + i) : 0;
       __syncthreads();
