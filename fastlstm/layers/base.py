@@ -266,11 +266,13 @@ class Layer:
         return cast(require_array(inputs, name), self.storage_dtype)
 
     def check_runs_here(self, *inputs: Any) -> None:
-        """TypeError for a CuPy array where the layer does not run on a GPU: nothing is moved without being asked to."""
-        if not self.runs_on_gpu and any(devices.is_on_gpu(array) for array in inputs):
+        """TypeError where the layer does not run on a GPU and is asked to, by a CuPy array or by ``device("gpu")``."""
+        if self.runs_on_gpu:
+            return
+        if any(devices.is_on_gpu(array) or selector.elsewhere(array) == "gpu" for array in inputs):
             raise TypeError(
-                f'The layer "{self.name}" ({type(self).__name__}) does not run on a GPU: its inputs must be NumPy arrays. '
-                "Received: a CuPy array (cupy.asnumpy moves it)"
+                f'The layer "{self.name}" ({type(self).__name__}) does not run on a GPU: its inputs must be NumPy arrays, which '
+                "cupy.asnumpy makes of CuPy arrays, and the device must not be 'gpu'"
             )
 
     def __call__(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:

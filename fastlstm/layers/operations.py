@@ -180,6 +180,7 @@ class Operation(Layer):
     def __call__(self, inputs: Any, mask: Any = None, training: bool = False, **options: Any) -> Any:
         if is_symbolic(inputs):
             return symbolic_call(self, inputs)
+        self.check_runs_here(*flatten(inputs))
         with np.errstate(all="ignore"):
             return FUNCTIONS[self.name_in_keras](self.config, *inputs)
 

@@ -132,6 +132,7 @@ class PlainCell(Layer):
 
     def __call__(self, inputs: Any, states: Any, training: bool = False) -> Any:  # type: ignore[override]
         """One step: x [N,D] and the state [N,U], alone or in a list; returns (h, the state in the same form)."""
+        self.check_runs_here(inputs)
         x = cast(require_array(inputs, "inputs"), self.storage_dtype)
         check_rank(x, 2, self.name)
         if not self.built:

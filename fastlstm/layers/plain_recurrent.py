@@ -96,6 +96,7 @@ class PlainRecurrent(Layer):
 
     def _arguments(self, sequences: Any, initial_state: Any, mask: Any, training: bool) -> tuple:
         """x [N,T,D], mask [N,T] or None, h [N,U], dropout masks; in the arithmetic dtype. Builds the layer."""
+        self.check_runs_here(sequences)
         x = require_array(sequences, "sequences")
         check_rank(x, 3, self.name)
         if x.shape[1] == 0:

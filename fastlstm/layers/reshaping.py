@@ -123,7 +123,7 @@ class Permute(_Reshaping):
         return devices.contiguous(x.transpose(0, *self.dims))
 
     def _backward(self, dy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        return dy.transpose(np.argsort((0, *self.dims)))
+        return dy.transpose([int(axis) for axis in np.argsort((0, *self.dims))])
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         shape = self._checked(input_shape)

@@ -61,3 +61,17 @@ def limits() -> Iterator[dict[str, int]]:
     fake_cupy.Device.limits = {}
     yield fake_cupy.Device.limits
     fake_cupy.Device.limits = {}
+
+
+@pytest.fixture(params=["stand-in", pytest.param("device", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """CuPy: the stand-in, and where there is one the real thing on a device."""
+    if request.param == "device":
+        import cupy
+
+        yield cupy
+    elif shim.compiler() is None:
+        pytest.skip(shim.NO_COMPILER)
+    else:
+        with fake_cupy.installed() as module:
+            yield module
