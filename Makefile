@@ -24,8 +24,8 @@ unexport PYTHONHOME
 
 .NOTPARALLEL:
 .SECONDARY:
-.PHONY: help demo example-c test test-packages sanitize lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench \
-  bench-rivals clean
+.PHONY: help demo example-c test test-packages sanitize test-gpu-compile test-gpu sanitize-gpu bench-gpu \
+  lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench bench-rivals clean
 
 help:
 	@echo "make demo    classify the speakers in examples/ with a model that Keras trained"
@@ -33,11 +33,14 @@ help:
 	@echo "make test-packages  open and run the models that some packages bring along, installed into .packages/"
 	@echo "make example-c  the same model exported as C, compiled and run   (CC=... names the compiler)"
 	@echo "make sanitize   run the tests of the C library under ASan and UBSan, and the extension under valgrind"
+	@echo "make test-gpu-compile  compile the CUDA kernels with NVRTC (no GPU needed), in .venv-gpu"
+	@echo "make test-gpu    the tests that need a GPU; sanitize-gpu: small ones under compute-sanitizer"
 	@echo "make lint    check style, types, spelling, C formatting"
 	@echo "make format  let the formatters rewrite the files"
 	@echo "make bench   time the workloads of benchmarks/cases.py   (BENCH_ARGS=... goes to bench.py)"
 	@echo "make bench-rivals  time them beside other libraries, each in .venv-rivals/   (BENCH_ARGS=... goes to bench_rivals.py)"
-	@echo "make clean   delete .venv, .venv-rivals, .packages and everything that was built"
+	@echo "make bench-gpu  time the GPU path beside cuDNN and Keras, where they are installed   (BENCH_ARGS=...)"
+	@echo "make clean   delete .venv, .venv-gpu, .venv-rivals, .packages and everything that was built"
 
 demo: $(VENV)/.built $(VENV)/.extra-cli
 	$(BIN)/fastlstm predict examples/speakers.keras examples/speakers.npz
@@ -66,6 +69,23 @@ sanitize: $(VENV)/.built $(VENV)/.extra-test
 	FASTLSTM_TEST_CC=gcc FASTLSTM_TEST_CFLAGS="$(SANITIZER)" FASTLSTM_TEST_32_BITS=1 \
 	  $(BIN)/python -m pytest tests/test_c_library.py tests/test_c_misuse.py tests/test_export_c.py tests/test_example_c.py
 	tests/c/valgrind.sh $(BIN)/python
+
+# A virtual environment of its own: CuPy and NVRTC are large, and nothing else needs them.
+test-gpu-compile: .venv-gpu/.installed
+	.venv-gpu/bin/python -m pytest tests/gpu -m gpu_compile $(PYTEST_ARGS)
+
+test-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python -m pytest tests/gpu -m gpu $(PYTEST_ARGS)
+
+# A few small cases: under these tools a kernel takes a hundred times as long.
+SANITIZED = -m gpu -k "test_every_way_on_the_device"
+sanitize-gpu: .venv-gpu/.installed
+	@command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not installed: it comes with the CUDA toolkit" >&2; exit 1; }
+	compute-sanitizer --tool memcheck --error-exitcode 1 .venv-gpu/bin/python -m pytest tests/gpu $(SANITIZED)
+	compute-sanitizer --tool racecheck --error-exitcode 1 .venv-gpu/bin/python -m pytest tests/gpu $(SANITIZED)
+
+bench-gpu: .venv-gpu/.installed
+	.venv-gpu/bin/python -m benchmarks.bench_gpu $(BENCH_ARGS)
 
 # One target a tool, so that `make --keep-going lint` tells everything at once.
 lint: lint-style lint-format lint-types lint-spelling lint-c lint-cython
@@ -105,7 +125,7 @@ install-%: $(VENV)/.python
 	@$(MAKE) --no-print-directory .venv-rivals/$*/.installed || echo "$* could not be installed" >&2
 
 clean:
-	rm -rf $(VENV) .venv-rivals .packages build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-gpu .venv-rivals .packages build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastlstm/_core*.so $(GENERATED)
 	find fastlstm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -143,6 +163,13 @@ print('\n'.join(project['dependencies'] + project['optional-dependencies']['$*']
 $(VENV)/.extra-%: $(VENV)/.python pyproject.toml
 	$(BIN)/python -c "$(REQUIREMENTS)" > $@.txt
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement $@.txt
+	touch $@
+
+# The project itself, with its core for this Python, the extra [gpu], what the tests need, and a compiler for CUDA source.
+.venv-gpu/.installed: $(VENV)/.python $(C_FILES) $(CYTHON_FILES) setup.py pyproject.toml
+	$(BIN)/python -m venv --clear .venv-gpu
+	.venv-gpu/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[gpu]' \
+	  pytest hypothesis h5py tqdm ml_dtypes 'nvidia-cuda-nvrtc==13.*'
 	touch $@
 
 .venv-rivals/%/.installed: benchmarks/rivals/requirements/%.txt

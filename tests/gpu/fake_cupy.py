@@ -14,6 +14,7 @@ import contextlib
 import importlib.machinery
 import itertools
 import sys
+import time
 import types
 import weakref
 from collections.abc import Iterator
@@ -397,6 +398,16 @@ class Stream:
         return None
 
 
+class Event:
+    """A moment of this machine's clock."""
+
+    def record(self, stream: Any = None) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+
 class Device:
     """Properties of a small device; ``limits`` replaces them."""
 
@@ -444,6 +455,8 @@ def make_module() -> types.ModuleType:
         Device=Device,
         Stream=Stream,
         get_current_stream=lambda: Stream(),
+        Event=Event,
+        get_elapsed_time=lambda start, stop: 1e3 * (stop.time - start.time),
         runtime=runtime,
     )
     module.__dict__.update(own)
