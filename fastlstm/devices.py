@@ -86,7 +86,11 @@ def is_array(value: Any) -> bool:
 
 
 def moved(value: Any, place: str) -> Any:
-    """``value`` with every array in it, through tuples and lists, at ``place``; all else as it is."""
+    """``value`` with every array in it, through tuples, lists and dicts, at ``place``; all else as it is."""
+    if hasattr(value, "moved_to"):
+        return value.moved_to(place)
+    if isinstance(value, dict):
+        return {key: moved(one, place) for key, one in value.items()}
     if isinstance(value, (tuple, list)):
         parts = [moved(one, place) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)

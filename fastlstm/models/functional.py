@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import selector
 from ..arrays import require_array
 from ..layers import Embedding, Layer, Masking
 from ..layers.gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from ..layers.moving import moved_call, moved_vjp
 from ..layers.nest import flatten, is_several_shapes, mapped, packed
 from ..layers.operations import Operation, is_operation, operation_of
 from ..layers.symbolic import KerasTensor, Node, is_symbolic, symbolic_call
@@ -162,12 +164,24 @@ class Functional(Model):
         """
         if is_symbolic(inputs):
             return symbolic_call(self, inputs, mask=mask, training=training)
+        place = self._elsewhere(inputs)
+        if place is not None:
+            return moved_call(self, place, inputs, mask=mask, training=training)
 
         def run(node: Node, inputs: Any, mask: Any, options: dict[str, Any]) -> Any:
             return node.layer(inputs, mask=mask, **_with_training(options, training))
 
         arrays = self._arrays(inputs)
         return self._result(self._graph.run(arrays, self._masks(mask), run))
+
+    def _elsewhere(self, inputs: Any) -> str | None:
+        """Where the call must be moved to, or None."""
+        leaves = (
+            inputs.arrays
+            if isinstance(inputs, Samples)
+            else flatten(list(inputs.values()) if isinstance(inputs, dict) else inputs)
+        )
+        return selector.elsewhere(leaves[0]) if leaves else None
 
     def call(self, x: Any, mask: Any = None, training: Any = None) -> Any:
         return self(x, mask=mask, training=training)
@@ -243,6 +257,9 @@ class Functional(Model):
 
         A layer that is used twice gets the sum of its gradients.
         """
+        place = self._elsewhere(inputs)
+        if place is not None:
+            return moved_vjp(self, place, inputs, mask=mask, training=training)
         ran: list[tuple[Node, Pullback]] = []
 
         def run(node: Node, inputs: Any, mask: Any, options: dict[str, Any]) -> Any:

@@ -30,6 +30,10 @@ class Samples:
     def shape(self) -> tuple[int, ...]:
         return self.arrays[0].shape[:1]
 
+    def moved_to(self, place: str) -> Samples:
+        """The arrays on the host ("cpu") or on the device ("gpu")."""
+        return Samples(devices.moved(self.arrays, place))
+
     def check(self) -> None:
         """ValueError unless all arrays have a batch axis of one length."""
         if any(array.ndim == 0 or array.shape[:1] != self.shape for array in self.arrays):

@@ -149,7 +149,7 @@ def train_step(model: Any, batch: Batch) -> None:
 
 def placed(batch: Batch) -> Batch:
     """The batch where ``device`` says that it is to be computed: moved there once, not layer by layer."""
-    place = None if isinstance(batch.x, Samples) else selector.elsewhere(batch.x)
+    place = selector.elsewhere(batch.x.arrays[0] if isinstance(batch.x, Samples) else batch.x)
     return batch if place is None else Batch(*(None if array is None else devices.moved(array, place) for array in batch))
 
 

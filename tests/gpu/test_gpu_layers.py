@@ -274,8 +274,30 @@ def test_functional_models(device):
     y = lstm(5)(x)
     net = fastlstm.Model(x, fastlstm.Dense(2, kernel_initializer=GlorotUniform(seed=2))(y))
     close(net(device.asarray(X)), net(X))
+    want = net(X)
     with fastlstm.device("gpu"):
-        close(net(X), net(X))
+        close(net(X), want)
+
+
+def test_functional_models_move_their_inputs_once(cupy):
+    """Two inputs, in a dict or a list; each layer would move them again otherwise."""
+    first, second = fastlstm.Input((6, 4), name="a"), fastlstm.Input((6, 4), name="b")
+    shared = lstm(5)
+    net = fastlstm.Model(
+        [first, second], [fastlstm.Dense(2, kernel_initializer=GlorotUniform(seed=2))(shared(t)) for t in (first, second)]
+    )
+    want = net([X, 2 * X])
+    with fastlstm.device("gpu"):
+        net([X, 2 * X])
+        fake_cupy.transfers.reset()
+        for inputs in ([X, 2 * X], {"a": X, "b": 2 * X}):
+            for a, b in zip(net(inputs), want, strict=True):
+                close(a, b)
+        assert fake_cupy.transfers.counts() == (4, 4, 0)
+        for a, b in zip(net.predict([X, 2 * X], verbose=0), want, strict=True):
+            close(a, b)
+        outputs, pullback = net.vjp([X, 2 * X])
+        assert all(type(g) is np.ndarray for g in pullback(tuple(outputs)).inputs)
 
 
 def test_predict_under_a_device_moves_each_batch(cupy):
