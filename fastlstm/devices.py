@@ -49,8 +49,18 @@ def is_on_gpu(array: Any) -> bool:
 
 
 def home(array: Any) -> str:
-    """ "gpu" for a CuPy array, else "cpu"."""
-    return "gpu" if is_on_gpu(array) else "cpu"
+    """ "gpu" for a CuPy array, a CUDA array of another library and a DLPack capsule, else "cpu"."""
+    if type(array) is np.ndarray:
+        return "cpu"
+    return "gpu" if is_on_gpu(array) or _is_foreign(array) else "cpu"
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether ``value`` is device memory of another library. A bare capsule does not say where its memory is: CUDA is taken for
+    granted, for host memory NumPy's own door is open."""
+    if hasattr(value, "__dlpack_device__"):
+        return value.__dlpack_device__()[0] in _DLPACK_CUDA
+    return type(value).__name__ == "PyCapsule"
 
 
 def module_of(array: Any) -> Any:
@@ -74,10 +84,26 @@ def to_cpu(array: Any) -> Any:
 
 
 def adopt(value: Any) -> Any:
-    """A CuPy array over the memory of another library's CUDA array (DLPack, such as a torch tensor); anything else as it is."""
-    if type(value) is np.ndarray or is_on_gpu(value) or not hasattr(value, "__dlpack_device__"):
+    """A CuPy array over the memory of another library's CUDA array (DLPack, such as a torch tensor); anything else as it is.
+
+    A capsule can be opened once: what was adopted is what goes on.
+    """
+    if type(value) is np.ndarray or is_on_gpu(value) or not _is_foreign(value):
         return value
-    return cupy_module().from_dlpack(value) if value.__dlpack_device__()[0] in _DLPACK_CUDA else value
+    return cupy_module().from_dlpack(value if hasattr(value, "__dlpack__") else _Capsule(value))
+
+
+class _Capsule:
+    """A bare DLPack capsule in the form that ``from_dlpack`` takes."""
+
+    def __init__(self, capsule: Any):
+        self._capsule = capsule
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return _DLPACK_CUDA[0], int(cupy_module().cuda.Device().id)
 
 
 def is_array(value: Any) -> bool:
@@ -94,9 +120,9 @@ def moved(value: Any, place: str) -> Any:
     if isinstance(value, (tuple, list)):
         parts = [moved(one, place) for one in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    value = adopt(value)
     if not hasattr(value, "__array__") or np.isscalar(value):
         return value
-    value = adopt(value)
     return to_gpu(value) if place == "gpu" else to_cpu(value)
 
 

@@ -116,7 +116,7 @@ def elsewhere(x: Any, spec: RecurrentSpec | None = None) -> str | None:
 
     ``spec``: of a recurrent layer, whose size may decide. DeviceError where the GPU was asked for and cannot be used.
     """
-    wanted, there = current_device(), devices.home(devices.adopt(x))
+    wanted, there = current_device(), devices.home(x)
     if _backend.get() == "cpu":
         wanted = "cpu"
     if wanted == "auto":

@@ -269,7 +269,7 @@ class Layer:
         """TypeError where the layer does not run on a GPU and is asked to, by a CuPy array or by ``device("gpu")``."""
         if self.runs_on_gpu:
             return
-        if any(devices.is_on_gpu(array) or selector.elsewhere(array) == "gpu" for array in inputs):
+        if any(devices.home(array) == "gpu" or selector.elsewhere(array) == "gpu" for array in inputs):
             raise TypeError(
                 f'The layer "{self.name}" ({type(self).__name__}) does not run on a GPU: its inputs must be NumPy arrays, which '
                 "cupy.asnumpy makes of CuPy arrays, and the device must not be 'gpu'"
@@ -309,6 +309,7 @@ class Layer:
         if place is not None:
             return moved_vjp(self, place, inputs, mask=mask, training=training)
         self.check_runs_here(inputs)
+        inputs = devices.adopt(inputs)
         x = self._as_input(inputs)
         if not self.built:
             self.build_once(x.shape)

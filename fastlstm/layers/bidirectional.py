@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import initializers, selector
+from .. import devices, initializers, selector
 from ..arrays import cast, first_mask, require_array
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
@@ -162,6 +162,7 @@ class Bidirectional(Layer):
         place = selector.elsewhere(sequences)
         if place is not None:
             return moved_vjp(self, place, sequences, initial_state=initial_state, mask=mask, training=training)
+        sequences = devices.adopt(sequences)
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import constraints, initializers, regularizers
+from .. import constraints, devices, initializers, regularizers
 from ..arrays import cast, require_array
 from ..variable import Variable
 from .base import Layer
@@ -20,6 +20,8 @@ class Embedding(Layer):
     older files is accepted and ignored; ``lora_rank``, ``lora_alpha`` and ``quantization_config`` are accepted as None only.
     Floating indices are truncated as Keras does. ValueError for an index outside the table.
     """
+
+    runs_on_gpu = True
 
     embeddings: Variable
 
@@ -73,14 +75,15 @@ class Embedding(Layer):
         indices, shape = self._indices(x), self.embeddings.shape
 
         def pull(dy: np.ndarray) -> tuple[None, list]:
-            table = np.zeros(shape, dy.dtype)
-            np.add.at(table, indices, dy)
+            xp = devices.module_of(dy)
+            table = xp.zeros(shape, dy.dtype)
+            xp.add.at(table, indices, dy)
             return None, [table]
 
         return self._rows(indices), pull
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
-        return cast(np.take(self.embeddings.value, indices, axis=0), self.storage_dtype)
+        return cast(np.take(self.embeddings.at(devices.home(indices)), indices, axis=0), self.storage_dtype)
 
     def _indices(self, x: np.ndarray) -> np.ndarray:
         """x as indices. ValueError for one outside the table."""

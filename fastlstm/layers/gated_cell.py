@@ -244,6 +244,7 @@ class GatedCell(Layer):
         place = selector.elsewhere(inputs)
         if place is not None:
             return moved_vjp(self, place, inputs, states=states, training=training)
+        inputs = devices.adopt(inputs)
         x, h, c, masks = self._arguments(inputs, states, training)
         spec = self.make_spec(storage=self.compute_dtype)
         backend = selector.select(spec, x, training=masks is not None, gradient=True).module

@@ -6,11 +6,13 @@ In terms of SeveralInputs. Arrays are broadcast as in Keras: one of fewer axes g
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from typing import Any
 
 import numpy as np
 
+from .. import devices
 from ..arrays import cast
 from .several import SeveralInputs, summed_to
 
@@ -32,6 +34,8 @@ def _merged_shape(one: tuple, other: tuple) -> tuple:
 
 class Merge(SeveralInputs):
     """Base: number by number. The mask goes on where all arrays have one: a step counts if it counts in any of them."""
+
+    runs_on_gpu = True
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         self._check_list(input_shape, "inputs")
@@ -147,14 +151,14 @@ class _Extreme(Merge):
             new = x if mask is None else np.where(mask, x, output)
             old = output if output_mask is None else np.where(output_mask, output, new)
             share = np.where(new == old, 0.5, type(self)._function(new, old) == new).astype(x.dtype)
-            own = np.ones((), bool) if mask is None else mask
-            kept = np.ones((), bool) if output_mask is None else output_mask
+            own = np.ones_like(x, dtype=bool, shape=()) if mask is None else mask
+            kept = np.ones_like(x, dtype=bool, shape=()) if output_mask is None else output_mask
             from_new, from_old = share + np.where(kept, 0, 1 - share), np.where(kept, 1 - share, 0)
             steps.append((np.where(own, from_new, 0), from_old + np.where(own, 0, from_new)))
             output_mask = None if mask is None or output_mask is None else output_mask | mask
             with np.errstate(all="ignore"):
                 output = type(self)._function(old, new)
-        shares, rest = [], np.ones((), xs[0].dtype)
+        shares, rest = [], np.ones_like(xs[0], shape=())
         for of_new, of_old in reversed(steps):
             shares.append(np.broadcast_to(of_new * rest, shape))
             rest = rest * of_old
@@ -181,15 +185,17 @@ class Concatenate(SeveralInputs):
     masks says so, and arrays without one always count (as in Keras 3.15).
     """
 
+    runs_on_gpu = True
+
     def __init__(self, axis: Any = -1, **kwargs: Any):
         super().__init__(**kwargs)
         self.axis = operator.index(axis)
 
     def _as_inputs(self, inputs: Any) -> list[np.ndarray]:
         self._check_list(inputs, "inputs")
-        arrays = [np.asarray(x) for x in inputs if hasattr(x, "__array__")]
+        arrays = [devices.as_array(devices.adopt(x)) for x in inputs if hasattr(x, "__array__")]
         whole = len(arrays) == len(inputs) and {x.dtype for x in arrays} == {arrays[0].dtype} and arrays[0].dtype.kind in "iub"
-        return [np.ascontiguousarray(x) for x in arrays] if whole else super()._as_inputs(inputs)
+        return [devices.contiguous(x) for x in arrays] if whole else super()._as_inputs(inputs)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         self._check_list(input_shape, "inputs")
@@ -213,7 +219,7 @@ class Concatenate(SeveralInputs):
         return np.concatenate(xs, axis=self.axis)
 
     def _vjp(self, xs: Any, mask: Any = None, training: bool = False) -> tuple[np.ndarray, Any]:
-        ends = np.cumsum([x.shape[self.axis] for x in xs])[:-1]
+        ends = list(itertools.accumulate(x.shape[self.axis] for x in xs))[:-1]
         return self.call(xs), lambda dy: (np.split(dy, ends, axis=self.axis), [])
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
@@ -221,9 +227,9 @@ class Concatenate(SeveralInputs):
         if masks is None:
             return None
         laid = []
-        for x, one in zip(map(np.asarray, inputs), masks, strict=True):
+        for x, one in zip(map(devices.as_array, inputs), masks, strict=True):
             if one is None:
-                laid.append(np.ones(x.shape, bool))
+                laid.append(np.ones_like(x, dtype=bool))
             else:
                 laid.append(np.broadcast_to(one[..., None], x.shape) if one.ndim < x.ndim else one)
         return np.concatenate(laid, axis=self.axis).any(axis=-1)

@@ -218,6 +218,9 @@ class RecurrentLayer(Layer):
         place = self._elsewhere(sequences)
         if place is not None:
             return moved_vjp(self, place, sequences, initial_state=initial_state, mask=mask, training=training)
+        sequences = devices.adopt(sequences)
+        if isinstance(initial_state, (list, tuple)):
+            initial_state = [devices.adopt(state) for state in initial_state]
         x, valid, (h, c), masks = self._arguments(sequences, initial_state, mask, training)
         revision, spec = (self._revision, self.cell.revision), self.spec
         choice = selector.select(spec, x, valid, training=masks is not None, gradient=True)

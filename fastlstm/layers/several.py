@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import devices, selector
 from ..arrays import cast, require_array
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
+from .moving import moved_call, moved_vjp
 from .nest import is_several_shapes
 from .symbolic import is_symbolic, symbolic_call
 
@@ -71,10 +73,22 @@ class SeveralInputs(Layer):
         self._check_options(options)
         if is_symbolic(inputs):
             return symbolic_call(self, list(inputs), mask=mask, training=training, **options)
+        place = self._elsewhere(inputs)
+        if place is not None:
+            return moved_call(self, place, inputs, mask=mask, training=training, **options)
         xs = self._ready(inputs)
         outputs = self.call(xs, mask=self._as_masks(mask, len(xs)), training=bool(training), **options)
         self._record_activity(outputs)
         return outputs
+
+    def _elsewhere(self, inputs: Any) -> str | None:
+        """Where the call must be moved to, or None; a layer that does not run there says so."""
+        arrays = list(inputs) if isinstance(inputs, (list, tuple)) else []
+        if not self.runs_on_gpu or not arrays:
+            return None
+        for other in arrays[1:]:
+            devices.check_home(other, arrays[0], "inputs", "inputs[0]")
+        return selector.elsewhere(arrays[0])
 
     def _check_options(self, options: dict[str, Any]) -> None:
         wrong = next((name for name in options if name not in self._options), None)
@@ -93,8 +107,12 @@ class SeveralInputs(Layer):
     def vjp(self, inputs: Any, mask: Any = None, training: bool = True, **options: Any) -> tuple[Any, Pullback]:
         """``(outputs, pullback)``, see ``Layer.vjp``; ``Gradients.inputs`` is a list like ``inputs``."""
         self._check_options(options)
+        place = self._elsewhere(inputs)
+        if place is not None:
+            return moved_vjp(self, place, inputs, mask=mask, training=training, **options)
+        inputs = [devices.adopt(x) for x in inputs] if isinstance(inputs, (list, tuple)) else inputs
         xs = self._ready(inputs)
-        given = [np.asarray(x) for x in inputs]
+        given = [require_array(x, "inputs") for x in inputs]
         xs = [x.copy() if np.may_share_memory(x, own) else x for x, own in zip(xs, given, strict=True)]
         outputs, pull = self._vjp(xs, mask=self._as_masks(mask, len(xs)), training=bool(training), **options)
         self._record_activity(outputs)
@@ -103,10 +121,11 @@ class SeveralInputs(Layer):
         x_forms, weights = [Form.of(x) for x in given], of_weights(self)
 
         def pullback(dy: Any) -> Gradients:
-            dys = [np.zeros(f.shape, f.arithmetic) if d is None else d for d, f in zip(cotangents(dy, forms), forms, strict=True)]
+            dys = [f.zeros() if d is None else d for d, f in zip(cotangents(dy, forms), forms, strict=True)]
             dxs, dweights = pull(dys if several else dys[0])
             own = [
-                np.array(like(dx, form)) if form.dtype.kind not in "iub" else None for dx, form in zip(dxs, x_forms, strict=True)
+                None if form.dtype.kind in "iub" else like(dx, form).copy()  # type: ignore[union-attr]
+                for dx, form in zip(dxs, x_forms, strict=True)
             ]
             return Gradients(own, None, weights(dweights))  # type: ignore[arg-type]
 

@@ -45,14 +45,23 @@ GLUE = {
     "TimeDistributed": (lambda: fastlstm.TimeDistributed(fastlstm.Dense(2, kernel_initializer=GlorotUniform(seed=1))), X),
 }
 REFUSED = {
-    "Embedding": (lambda: fastlstm.Embedding(9, 3), np.ones((2, 3), np.int32)),
     "GRU": (lambda: fastlstm.GRU(3), X),
     "SimpleRNN": (lambda: fastlstm.SimpleRNN(3), X),
     "ConvLSTM2D": (lambda: fastlstm.ConvLSTM2D(2, (1, 3)), RNG.standard_normal((2, 3, 1, 5, 2))),
-    "Add": (lambda: fastlstm.Add(), [X, X]),
     "Attention": (lambda: fastlstm.Attention(), [X, X]),
     "PReLU": (lambda: fastlstm.PReLU(), X),
     "GaussianNoise": (lambda: fastlstm.GaussianNoise(0.1), X),
+}
+
+
+MERGES = {
+    "Add": lambda: fastlstm.Add(),
+    "Subtract": lambda: fastlstm.Subtract(),
+    "Multiply": lambda: fastlstm.Multiply(),
+    "Average": lambda: fastlstm.Average(),
+    "Maximum": lambda: fastlstm.Maximum(),
+    "Minimum": lambda: fastlstm.Minimum(),
+    "Concatenate": lambda: fastlstm.Concatenate(1),
 }
 
 
@@ -102,6 +111,39 @@ def test_glue_layers_move_nothing(cupy, name):
     assert fake_cupy.transfers.counts() == (0, 0, 0)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", MERGES)
+def test_merges_as_on_the_cpu(device, name, masked):
+    layer, xs = MERGES[name](), [X, np.where(X > 0, X, RNG.standard_normal(X.shape).astype(np.float32))]
+    masks = [np.arange(6) < np.array([[6], [2], [4]]), np.arange(6) > np.array([[-1], [3], [1]])] if masked else None
+    there, masks_there = devices.moved(xs, "gpu"), devices.moved(masks, "gpu")
+    close(layer(there, mask=masks_there), layer(xs, mask=masks))
+    want, pullback = layer.vjp(xs, mask=masks)
+    got, pullback_there = layer.vjp(there, mask=masks_there)
+    close(got, want)
+    dy = RNG.standard_normal(want.shape).astype(np.float32)
+    for a, b in zip(pullback_there(device.asarray(dy)).inputs, pullback(dy).inputs, strict=True):
+        close(a, b)
+    if masked and name != "Subtract":
+        close(layer.compute_mask(there, masks_there), layer.compute_mask(xs, masks))
+    with fastlstm.device("gpu"):
+        close(layer(xs, mask=masks), want)
+    with pytest.raises(TypeError, match="must live where"):
+        layer([there[0], xs[1]])
+
+
+def test_embedding_as_on_the_cpu(device):
+    layer, ids = fastlstm.Embedding(9, 3, mask_zero=True), np.array([[1, 8, 0], [3, 3, 0]])
+    want, pullback = layer.vjp(ids)
+    got, pullback_there = layer.vjp(device.asarray(ids))
+    close(got, want)
+    dy = RNG.standard_normal(want.shape).astype(np.float32)
+    close(pullback_there(device.asarray(dy)).weights[0], pullback(dy).weights[0])
+    np.testing.assert_array_equal(devices.to_cpu(layer.compute_mask(device.asarray(ids))), ids != 0)
+    with pytest.raises(ValueError, match="Index out of range"):
+        layer(device.asarray(ids + 1))
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_layers_without_a_way_on_the_gpu_say_so(cupy, name):
     make, x = REFUSED[name]
@@ -116,7 +158,7 @@ def test_layers_without_a_way_on_the_gpu_say_so(cupy, name):
 
 def test_every_layer_either_runs_on_a_gpu_or_is_refused():
     """No public layer is in neither list: a new one must be tested on the device, or refused."""
-    tested = {name.split()[0] for name in (*GLUE, *REFUSED)}
+    tested = {name.split()[0] for name in (*GLUE, *MERGES, *REFUSED, "Embedding")}
     own = {"LSTM", "ConvLSTM1D", "LSTMCell", "ConvLSTM1DCell", "Bidirectional", "Sequential", "InputLayer", "Functional"}
     for name, found in layers.LAYERS.items():
         if found.runs_on_gpu and found.__name__ == name:
@@ -217,6 +259,19 @@ def test_cuda_arrays_of_other_libraries_are_taken_by_dlpack(cupy):
         close(call(OfAnotherLibrary(x)), devices.to_cpu(want))
     y, pullback = layer.vjp(OfAnotherLibrary(x))
     assert devices.is_on_gpu(pullback(OfAnotherLibrary(y)).inputs)
+    assert fake_cupy.transfers.counts()[0] == 0
+
+
+def test_dlpack_capsules_are_opened_once(cupy):
+    """A capsule of host memory stands for one of the device's, which only a device can make."""
+    layer, dense, top = lstm(5), *(fastlstm.Dense(2, kernel_initializer=GlorotUniform(seed=1)) for _ in "ab")
+    for one in (layer, dense, fastlstm.Bidirectional(lstm(3)), fastlstm.Sequential([layer, top])):
+        want = one(cupy.asarray(X))
+        close(one(X.__dlpack__()), devices.to_cpu(want))
+        outputs, pullback = one.vjp(X.__dlpack__())
+        assert devices.is_on_gpu(pullback(cupy.ones_like(outputs)).inputs)
+    with fastlstm.device("cpu"):
+        close(layer(X.__dlpack__()), devices.to_cpu(layer(cupy.asarray(X))))
 
 
 # -- models ---------------------------------------------------------------------------------------------------------------

@@ -40,14 +40,16 @@ def backward(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any) -> tupl
 
 def _steps_back(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, doutput: Any, dz: Any) -> Any:
     """Fills dz from the last step to the first; dc becomes dc0. Returns dh0 [M,U]."""
-    layout = tape.layout
+    layout, size = tape.layout, dz.dtype.itemsize
+    state, row = layout.rows * layout.units * size, layout.sample_rows * layout.units * size
+    io = _struct_without_steps(spec, tape, dh, dc, doutput)
     product: Any = None
     after: Any = None
     for step in range(layout.steps - 1, -1, -1):
-        io = _step_struct(spec, tape, step, dy)
-        for name, array in (("dh_product", product), ("mask_after", after), ("dh", dh), ("dc", dc), ("doutput", doutput)):
-            io[name] = structs.pointer(array)
-        io["dz"] = structs.pointer(dz) + step * layout.rows * 4 * layout.units * dz.dtype.itemsize
+        io["gates"], io["dz"] = (structs.place(array, step * 4 * state) for array in (tape.gates, dz))
+        io["c_before"], io["c"] = (structs.place(tape.c, k * state) for k in (step, step + 1))
+        io["dy"], io["mask"] = structs.place(dy, step * row), structs.place(tape.mask, step * layout.samples)
+        io["dh_product"], io["mask_after"] = structs.pointer(product), structs.pointer(after)
         kernels.run(kernels.elementwise("cell_backward", layout.rows * layout.units, io), dz.dtype)
         product, after = _through_recurrent(tape, dz[step]), None if tape.mask is None else tape.mask[step]
     if after is None:
@@ -57,20 +59,16 @@ def _steps_back(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, dout
     return devices.module_of(dh).where(valid, product.reshape(shape), dh.reshape(shape))
 
 
-def _step_struct(spec: RecurrentSpec, tape: Tape, step: int, dy: Any) -> np.ndarray:
-    """The struct of a step back, without the arrays that change hands from step to step."""
-    layout, size = tape.layout, tape.h.dtype.itemsize
-    state = layout.rows * layout.units * size
+def _struct_without_steps(spec: RecurrentSpec, tape: Tape, dh: Any, dc: Any, doutput: Any) -> np.ndarray:
+    """The struct of a step back, but for what changes from step to step."""
+    layout = tape.layout
     names = [ACTIVATION_NUMBERS[str(name)] for name in spec.activation_names()]
-    row = layout.sample_rows * layout.units
     return structs.filled(
         structs.BACK_IO,
-        gates=structs.pointer(tape.gates) + step * 4 * state,
-        c_before=structs.pointer(tape.c) + step * state,
-        c=structs.pointer(tape.c) + (step + 1) * state,
-        dy=0 if dy is None else structs.pointer(dy) + step * row * size,
-        mask=0 if tape.mask is None else structs.pointer(tape.mask) + step * layout.samples,
-        dy_stride=layout.steps * row,
+        dh=dh,
+        dc=dc,
+        doutput=doutput,
+        dy_stride=layout.steps * layout.sample_rows * layout.units,
         rows=layout.rows,
         units=layout.units,
         sample_rows=layout.sample_rows,

@@ -73,6 +73,7 @@ class Buffers:
         whole = (layout.samples, steps, layout.sample_rows, layout.units)
         self.y = xp.empty(whole, dtype) if spec.return_sequences else None
         self.spec, self.layout = spec, layout
+        self._cell = self._cell_without_steps()
 
     def start(self, h: Any, c: Any) -> None:
         """The initial states [N,S,U], and no output yet."""
@@ -81,25 +82,13 @@ class Buffers:
         if self.output is not None:
             self.output.fill(0)
 
-    def cell(self, step: int) -> np.ndarray:
-        """The struct of a step's cells."""
-        layout, spec, size = self.layout, self.spec, self.h.dtype.itemsize
-        state = layout.rows * layout.units * size
+    def _cell_without_steps(self) -> np.ndarray:
+        """The struct of a step's cells, but for what changes from step to step."""
+        layout, spec = self.layout, self.spec
         names = [ACTIVATION_NUMBERS[str(name)] for name in spec.activation_names()]
-
-        def place(array: Any, offset: int) -> int:
-            return 0 if array is None else structs.pointer(array) + offset
-
         return structs.filled(
             structs.CELL_IO,
-            h_in=place(self.h, step % len(self.h) * state),
-            h_out=place(self.h, (step + 1) % len(self.h) * state),
-            c_in=place(self.c, step % len(self.c) * state),
-            c_out=place(self.c, (step + 1) % len(self.c) * state),
             output=self.output,
-            y=place(self.y, step * layout.sample_rows * layout.units * size),
-            gates=place(self.gates, step * 4 * state),
-            mask=place(self.mask, step * layout.samples),
             y_stride=layout.steps * layout.sample_rows * layout.units,
             rows=layout.rows,
             units=layout.units,
@@ -109,6 +98,18 @@ class Buffers:
             recurrent_activation=names[1],
             rounding=ROUNDING_NUMBERS[spec.storage],
         )
+
+    def cell(self, step: int) -> np.ndarray:
+        """The struct of a step's cells."""
+        layout, size = self.layout, self.h.dtype.itemsize
+        state, cell = layout.rows * layout.units * size, self._cell.copy()
+        for name, array in (("h", self.h), ("c", self.c)):
+            cell[f"{name}_in"] = structs.place(array, step % len(array) * state)
+            cell[f"{name}_out"] = structs.place(array, (step + 1) % len(array) * state)
+        cell["y"] = structs.place(self.y, step * layout.sample_rows * layout.units * size)
+        cell["gates"] = structs.place(self.gates, step * 4 * state)
+        cell["mask"] = structs.place(self.mask, step * layout.samples)
+        return cell
 
     def results(self) -> tuple[Any, Any, Any]:
         """(y, h, c), arrays of the caller's own: y [N,T,S,U] or [N,S,U], h and c [N,S,U]."""
@@ -173,7 +174,7 @@ def forward(
     """x [N,T,R,C], h and c [N,S,U], mask [N,T] or None, ``scales`` of x and of h -> (y, h, c), with ``record`` and a Tape."""
     layout = Layout.of(spec, x.shape)
     x_scales, h_scales = scales
-    xs = time_major(x, spec.go_backwards)
+    xs = time_major(x, spec.go_backwards, own=record)
     mask = None if mask is None else time_major(mask.astype(np.uint8), spec.go_backwards)
     way, _ = choose.path(spec, layout, h_scales is not None, x.dtype.itemsize)
     if way == "direct" and not record and x_scales is None and layout.rows:

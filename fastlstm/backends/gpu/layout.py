@@ -114,10 +114,11 @@ def parts(steps: int, bytes_a_step: int) -> list[slice]:
     return [slice(begin, min(begin + size, steps)) for begin in range(0, steps, size)]
 
 
-def time_major(a: Any, backwards: bool) -> Any:
-    """[N,T,…] -> a new array [T,N,…] in processing order."""
+def time_major(a: Any, backwards: bool, own: bool = False) -> Any:
+    """[N,T,…] -> [T,N,…] in processing order, contiguous. ``own``: a new array in any case."""
     turned = a.swapaxes(0, 1)
-    return (turned[::-1] if backwards else turned).copy()
+    turned = turned[::-1] if backwards else turned
+    return turned.copy() if own else devices.contiguous(turned)
 
 
 def batch_major(a: Any, backwards: bool) -> Any:

@@ -54,6 +54,11 @@ def pointer(array: Any) -> int:
     return 0 if array is None else int(array.data.ptr)
 
 
+def place(array: Any, offset: int) -> int:
+    """The address ``offset`` bytes into a CuPy array, 0 for None."""
+    return 0 if array is None else pointer(array) + offset
+
+
 def filled(dtype: np.dtype, **members: Any) -> np.ndarray:
     """One struct [1]; CuPy arrays stand for their addresses, None for NULL, members that are not named are 0."""
     struct = np.zeros(1, dtype)
