@@ -106,17 +106,41 @@ def test_lstm_of_any_size(sizes, mode, options, seed):
         check(spec, dtype, problem(spec, *sizes[:3], masked=masked, bias=bias, seed=seed))
 
 
-def test_persistent_kernel_with_several_groups_and_blocks(order, limits):
-    """One group of all samples, and groups of one to three, with 1 to 8 units a block."""
-    for processors, count, units in [(40, 5, 40), (40, 9, 4), (11, 7, 33), (40, 40, 7), (5, 3, 33), (9, 2, 65)]:
+@pytest.mark.parametrize("block_units", [1, 2, 4, 8])
+def test_persistent_kernel_with_several_groups_and_blocks(order, limits, monkeypatch, block_units):
+    """1 to 8 units a block, one group of all samples and groups of few, every number of samples that a warp takes."""
+    whole = choose._grid_of
+    monkeypatch.setattr(
+        choose, "_grid_of", lambda n, u, units, *rest: whole(n, u, units, *rest) if units == block_units else None
+    )
+    choose.sequence_grid.cache_clear()
+    sizes = [(40, 5, 8 * block_units), (40, 9, 4), (11, 7, 11 * block_units), (40, 40, 7), (5, 3, 5 * block_units)]
+    for processors, count, units in sizes:
         limits["MultiProcessorCount"] = processors
         grid = choose.sequence_grid(count, units, 8, choose.limits())
         assert grid is not None
+        assert grid.block_units == block_units
         assert grid.grid[0] * grid.grid[1] <= processors
         for mode in MODES[:2]:
             spec = lstm_spec(units, **flags_of(mode))
             check(spec, "float64", problem(spec, count, 4, 3, masked=mode[2]))
+    choose.sequence_grid.cache_clear()
     assert {name for name in fake_cupy.launches if name.startswith("sequence")} >= {"sequence_1", "sequence_2", "sequence_4"}
+
+
+@pytest.mark.parametrize(("samples", "units"), [(1, 128), (8, 512), (64, 512), (256, 512), (1, 1024), (128, 200)])
+def test_grids_for_a_large_device(samples, units):
+    """132 multiprocessors with 227 KiB each: all samples and units are covered, everything fits."""
+    device = choose.Limits(132, 227 * 1024, True)
+    grid = choose.sequence_grid(samples, units, 4, device)
+    assert grid is not None
+    assert grid.grid[0] * grid.block_units >= units
+    assert grid.grid[1] * grid.group_rows >= samples
+    assert grid.grid[0] * grid.grid[1] <= 132
+    assert grid.threads <= 256
+    assert grid.shared <= device.shared
+    assert choose.sequence_grid(samples, 2000, 4, device) is None
+    assert choose.sequence_grid(samples, units, 4, device._replace(cooperative=False)) is None
 
 
 # -- ConvLSTM1D -----------------------------------------------------------------------------------------------------------
@@ -158,6 +182,25 @@ def test_convlstm1d_with_every_remainder_of_tiles(order, dtype):
 def test_convlstm1d_with_dropout_masks(cupy, dtype, dropout, first):
     spec = conv_spec(4, 3, padding="same", strides=2, return_sequences=True, channels_first=first)
     check(spec, dtype, problem(spec, 2, 3, 3, masked=True, dropout=dropout))
+
+
+@settings(max_examples=25, deadline=None)
+@drawn(
+    sizes=st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 40), st.integers(1, 40), st.integers(1, 5)),
+    extra=st.integers(0, 40),
+    geometry=st.tuples(st.sampled_from(GEOMETRIES), st.sampled_from(["same", "valid"]), st.booleans()),
+    mode=st.sampled_from(MODES),
+    options=st.tuples(st.booleans(), st.booleans(), st.sampled_from(["float32", "float64"]), st.booleans()),
+)
+def test_convlstm1d_of_any_size(sizes, extra, geometry, mode, options):
+    count, steps, channels, filters, taps = sizes
+    (strides, dilation), padding, first = geometry
+    masked, bias, dtype, general = options
+    flags = {"strides": strides, "dilation_rate": dilation, "padding": padding, "channels_first": first, **flags_of(mode)}
+    with fake_cupy.installed():
+        spec = conv_spec(filters, taps, use_cudnn=False if general else "auto", **flags)
+        rows = (taps - 1) * dilation + 1 + extra
+        check(spec, dtype, problem(spec, count, steps, channels, rows=rows, masked=masked, bias=bias))
 
 
 def test_taps_that_reach_too_far_for_shared_memory(cupy):
@@ -345,7 +388,7 @@ def test_every_deleted_barrier_is_noticed(cupy, limits, number):
     [
         ("while (*(volatile unsigned int *)arrived < times * gridDim.x) FL_WAITING();", ""),
         ("times * gridDim.x", "(times + 1) * gridDim.x"),
-        ("if (lane >= ROWS || m >= end || u >= units) return;", "if (lane >= ROWS || m > end || u >= units) return;"),
+        ("lane < ROWS && m < end && u < units", "lane < ROWS && m <= end && u < units"),
         (
             "values[j] += __shfl_xor_sync(FL_FULL_WARP, values[j], half)",
             "if (lane) values[j] += __shfl_xor_sync(FL_FULL_WARP, values[j], half)",

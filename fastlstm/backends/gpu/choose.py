@@ -19,6 +19,8 @@ WARP = 32
 SEQUENCE_WARPS = 8  # of a block of the persistent kernel at most: launch bounds in sequence.cu
 SEQUENCE_ROWS = (8, 4, 2, 1)  # samples that a warp takes at once: the kernels sequence_1 to sequence_8
 MAX_GROUP_ROWS = 256  # samples of one group of blocks, beyond which GEMMs are taken to be ahead
+LOADED = 64  # bytes a cycle that a multiprocessor gets from the level-2 cache
+WAIT, WAIT_A_BLOCK = 1000, 8  # cycles that a wait between blocks takes, and each block's counting
 STEP_ROWS, STEP_DEPTH = 4, 32  # FL_STEP_ROWS, FL_STEP_DEPTH of step.cu
 STEP_THREADS = 256
 SMALL_STEP = 512 * 512  # rows * units of a step, up to which an LSTM's launches, not its products, are taken to cost most
@@ -56,23 +58,38 @@ class SequenceGrid(NamedTuple):
 
 @functools.lru_cache(256)
 def sequence_grid(samples: int, units: int, itemsize: int, device: Limits) -> SequenceGrid | None:
-    """Sizes with all blocks resident at one a multiprocessor; None where the recurrent kernel does not fit on the device."""
+    """Sizes with all blocks resident, one a multiprocessor; None where the recurrent kernel does not fit on the device.
+
+    Of the sizes that fit, those whose step is taken to be the shortest.
+    """
     if not device.cooperative or not samples:
         return None
-    for block_units in (1, 2, 4, 8):
-        blocks = math.ceil(units / block_units)
-        if blocks > device.processors:
-            continue
-        groups = min(device.processors // blocks, samples)
-        group_rows = math.ceil(samples / groups)
-        rows = next(r for r in SEQUENCE_ROWS if r <= group_rows)
-        warps_a_unit = min(SEQUENCE_WARPS // block_units, math.ceil(group_rows / rows))
-        for rows_now in (r for r in SEQUENCE_ROWS if r <= rows):
-            shared = (4 * block_units + warps_a_unit * rows_now) * units * itemsize
-            if shared <= device.shared and group_rows <= MAX_GROUP_ROWS:
-                grid = (blocks, math.ceil(samples / group_rows))
-                return SequenceGrid(block_units, group_rows, rows_now, grid, WARP * block_units * warps_a_unit, shared)
+    found = [_grid_of(samples, units, block_units, itemsize, device) for block_units in (8, 4, 2, 1)]
+    fitting = [grid for grid in found if grid is not None]
+    return min(fitting, key=lambda grid: _cycles(grid, units, itemsize)) if fitting else None
+
+
+def _grid_of(samples: int, units: int, block_units: int, itemsize: int, device: Limits) -> SequenceGrid | None:
+    """With ``block_units`` units a block, and as many groups of samples as there are multiprocessors for."""
+    blocks = math.ceil(units / block_units)
+    if blocks > device.processors:
+        return None
+    group_rows = math.ceil(samples / min(device.processors // blocks, samples))
+    if group_rows > MAX_GROUP_ROWS:
+        return None
+    for rows in (r for r in SEQUENCE_ROWS if r <= group_rows):
+        warps = min(SEQUENCE_WARPS // block_units, math.ceil(group_rows / rows))
+        shared = (4 * block_units + warps * rows) * units * itemsize
+        if shared <= device.shared:
+            grid = (blocks, math.ceil(samples / group_rows))
+            return SequenceGrid(block_units, group_rows, rows, grid, WARP * block_units * warps, shared)
     return None
+
+
+def _cycles(grid: SequenceGrid, units: int, itemsize: int) -> float:
+    """Cycles of one step of a block, roughly: reads of shared memory, h from the level-2 cache, the wait for the other blocks."""
+    reads = grid.block_units * math.ceil(grid.group_rows / grid.rows) * math.ceil(units / WARP) * (4 + grid.rows)
+    return reads * itemsize / 4 + grid.group_rows * units * itemsize / LOADED + WAIT + WAIT_A_BLOCK * grid.grid[0]
 
 
 class StepGrid(NamedTuple):

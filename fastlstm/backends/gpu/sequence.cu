@@ -58,8 +58,10 @@ FL_INLINE real sum_over_lanes(real values[COUNT], int lane) {
 template <int ROWS>
 FL_INLINE void unit_step(const sequence_io &io, const cell_io &cell, const real *z, const gate_weights *weights, const real *h,
                          int first, int end, int u) {
-  const int lane = threadIdx.x % FL_LANES, units = cell.units;
-  real sums[ROWS * 4];
+  const int lane = threadIdx.x % FL_LANES, units = cell.units, m = first + lane;
+  const bool mine = lane < ROWS && m < end && u < units;
+  real sums[ROWS * 4], pre[4];
+  for (int g = 0; g < 4; g++) pre[g] = mine ? z[((size_t)m * 4 + g) * units + u] : 0; /* on its way while the sums are made */
   FL_UNROLL
   for (int j = 0; j < ROWS * 4; j++) sums[j] = 0;
   for (int k = lane; k < units; k += FL_LANES) {
@@ -72,14 +74,9 @@ FL_INLINE void unit_step(const sequence_io &io, const cell_io &cell, const real 
     }
   }
   const real total = sum_over_lanes<ROWS * 4>(sums, lane);
-  real pre[4];
   FL_UNROLL
-  for (int g = 0; g < 4; g++) pre[g] = __shfl_sync(FL_FULL_WARP, total, lane % ROWS * 4 + g);
-  const int m = first + lane;
-  if (lane >= ROWS || m >= end || u >= units) return;
-  FL_UNROLL
-  for (int g = 0; g < 4; g++) pre[g] += z[((size_t)m * 4 + g) * units + u];
-  finish_cell(cell, m, u, pre);
+  for (int g = 0; g < 4; g++) pre[g] += __shfl_sync(FL_FULL_WARP, total, lane % ROWS * 4 + g);
+  if (mine) finish_cell(cell, m, u, pre);
 }
 
 /* The cell's arrays of step t. */
