@@ -60,6 +60,7 @@ inline dim3 grid_size, block_size;
 inline void (*body)(void **);
 inline void **arguments;
 inline std::string failure;
+inline unsigned long additions; /* by atomicAdd: what a waiting thread waits for */
 
 /* A fiber lives for ever: it runs the body, hands back, and runs the next one when it is called again. */
 inline void live() {
@@ -144,18 +145,21 @@ inline bool run_warp(Block &block, size_t first, bool reversed, bool *progress) 
 inline void run(std::vector<Block> &blocks, bool reversed) {
   const size_t warps = (blocks[0].fibers.size() + WARP - 1) / WARP, count = warps * blocks.size();
   std::vector<char> runnable(count, 1);
+  std::vector<unsigned long> seen(count, ~0ul); /* of a warp that waits: how many atomic additions there were when it looked */
   for (size_t k = 0; k < count;) {
     const size_t place = reversed ? count - 1 - k : k, w = place / blocks.size(), b = place % blocks.size();
     k++;
-    if (!runnable[place]) continue;
+    if (!runnable[place] || seen[place] == additions) continue;
     bool progress = false, released = false;
     Block &block = blocks[b];
     if (!run_warp(block, w * WARP, reversed, &progress) || !release(block, &released)) return;
     runnable[place] = 0;
+    seen[place] = ~0ul;
     for (size_t t = w * WARP; t < block.fibers.size() && t < (w + 1) * WARP; t++)
-      if (block.fibers[t]->state == WAITING) runnable[place] = 1;
+      if (block.fibers[t]->state == WAITING) runnable[place] = 1, seen[place] = additions;
     if (released)
-      for (size_t other = 0; other < warps; other++) runnable[other * blocks.size() + b] = 1;
+      for (size_t other = 0; other < warps; other++)
+        runnable[other * blocks.size() + b] = 1, seen[other * blocks.size() + b] = ~0ul;
     if (progress) k = 0;
   }
   for (Block &block : blocks)
@@ -240,6 +244,7 @@ void call(void **args) {
 
 inline int atomic_add(unsigned *p, unsigned v) {
   const unsigned before = *p;
+  additions++;
   *p += v;
   return before;
 }

@@ -24,7 +24,7 @@ from fastlstm.backends.gpu import choose, kernels, structs
 MODES = list(itertools.product([False, True], repeat=3))
 # What a device must lack, or a spec say, so that an LSTM takes each way.
 WAYS = {
-    "persistent": ({"MultiProcessorCount": 40}, {}),
+    "persistent": ({"MultiProcessorCount": 16}, {}),
     "direct": ({"CooperativeLaunch": 0}, {}),
     "general": ({}, {"use_cudnn": False}),
 }
@@ -114,7 +114,7 @@ def test_persistent_kernel_with_several_groups_and_blocks(order, limits, monkeyp
         choose, "_grid_of", lambda n, u, units, *rest: whole(n, u, units, *rest) if units == block_units else None
     )
     choose.sequence_grid.cache_clear()
-    sizes = [(40, 5, 8 * block_units), (40, 9, 4), (11, 7, 11 * block_units), (40, 40, 7), (5, 3, 5 * block_units)]
+    sizes = [(16, 5, 8 * block_units), (16, 9, 4), (16, 2, 4), (11, 7, 11 * block_units), (16, 40, 7), (5, 3, 5 * block_units)]
     for processors, count, units in sizes:
         limits["MultiProcessorCount"] = processors
         grid = choose.sequence_grid(count, units, 8, choose.limits())
