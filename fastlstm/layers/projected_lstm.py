@@ -89,8 +89,10 @@ class ProjectedLSTM(Layer):
     # -- what runs ------------------------------------------------------------------------------------------------
     def _inner(self, started: bool) -> _Inner:
         """What runs now; ``started``: with P more input features for the initial h."""
-        place, flags = self._started if started else self._plain, self._flags()
-        inner = place.get(selector.glue_backend(), self._variables, lambda backend: self._make_inner(backend, started, flags))
+        kept, flags = self._started if started else self._plain, self._flags()
+        inner = kept.get(
+            selector.glue_backend(), self._variables, lambda backend, _: self._make_inner(backend, started, flags), "cpu"
+        )
         return inner if inner.flags == flags else self._make_inner(selector.glue_backend(), started, flags)
 
     def _flags(self) -> tuple[bool, bool, bool]:
@@ -120,6 +122,7 @@ class ProjectedLSTM(Layer):
 
     def _arguments(self, sequences: Any, initial_state: Any, mask: Any, lengths: Any) -> tuple:
         """x [N,T,D], mask [N,T] or None, (h [N,P], c [N,U]) or None; builds the layer."""
+        self.check_runs_here(sequences)
         x = require_array(sequences, "sequences")
         check_rank(x, 3, self.name)
         check_axes(x.shape, self.input_spec.axes, self.name)

@@ -128,7 +128,7 @@ class RecurrentLayer(Layer):
         AttributeError for a ``mask`` in nested lists.
         """
         if lengths is not None:
-            mask = mask_of_lengths(lengths, mask, np.shape(sequences))
+            mask = devices.moved(mask_of_lengths(lengths, mask, np.shape(sequences)), devices.home(sequences))
         plan = self._plan  # read once: another thread may replace it
         if plan is not None and not selector.is_overridden():
             result = plan(sequences, initial_state, mask, out)
@@ -209,7 +209,7 @@ class RecurrentLayer(Layer):
         caller's own functions.
         """
         if lengths is not None:
-            mask = mask_of_lengths(lengths, mask, np.shape(sequences))
+            mask = devices.moved(mask_of_lengths(lengths, mask, np.shape(sequences)), devices.home(sequences))
         plan = self._plan
         if plan is not None and not selector.is_overridden():
             recorded = plan.record(sequences, initial_state, mask)

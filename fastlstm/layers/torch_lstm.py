@@ -125,6 +125,7 @@ class TorchLSTM(Layer):
 
     def _arguments(self, sequences: Any, initial_state: Any, mask: Any, lengths: Any) -> tuple:
         """x [N,T,D], the mask, and the initial state of each piece (or None); builds the layer."""
+        self.check_runs_here(sequences)
         x = require_array(sequences, "sequences")
         check_rank(x, 3, self.name)
         if not self.built:

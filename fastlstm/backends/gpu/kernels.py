@@ -19,7 +19,7 @@ from ... import devices
 # In this order; "include:" are the templates shared with the CPU.
 TEXTS = (
     "prelude.cuh",
-    "include:fastlstm.h",
+    "include:arguments.h",
     "include:real.h",
     "include:simd.h",
     "include:vmath.h",
