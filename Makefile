@@ -26,6 +26,7 @@ unexport PYTHONHOME
 .SECONDARY:
 .PHONY: help demo example-c test test-packages sanitize test-gpu-compile test-gpu sanitize-gpu bench-gpu \
   lint lint-style lint-format lint-types lint-spelling lint-c lint-cython format bench bench-rivals clean
+.PHONY: wheels check-wheels test-aarch64
 
 help:
 	@echo "make demo    classify the speakers in examples/ with a model that Keras trained"
@@ -40,7 +41,10 @@ help:
 	@echo "make bench   time the workloads of benchmarks/cases.py   (BENCH_ARGS=... goes to bench.py)"
 	@echo "make bench-rivals  time them beside other libraries, each in .venv-rivals/   (BENCH_ARGS=... goes to bench_rivals.py)"
 	@echo "make bench-gpu  time the GPU path beside cuDNN and Keras, where they are installed   (BENCH_ARGS=...)"
-	@echo "make clean   delete .venv, .venv-gpu, .venv-rivals, .packages and everything that was built"
+	@echo "make wheels  build the wheels for Linux and the sdist into dist/   (WHEELS_ARGS=... goes to wheels/build.py)"
+	@echo "make check-wheels  build them twice, compare them, install them and run them on every Python and processor to be had"
+	@echo "make test-aarch64  run the tests of the kernels on aarch64 in an emulator   (ARM_ARGS=... goes to wheels/test_aarch64.py)"
+	@echo "make clean   delete everything that was built or installed here"
 
 demo: $(VENV)/.built $(VENV)/.extra-cli
 	$(BIN)/fastlstm predict examples/speakers.keras examples/speakers.npz
@@ -124,8 +128,20 @@ bench-rivals: $(VENV)/.built $(VENV)/.extra-test $(RIVALS:%=install-%)
 install-%: $(VENV)/.python
 	@$(MAKE) --no-print-directory .venv-rivals/$*/.installed || echo "$* could not be installed" >&2
 
+# wheels/ has an environment of its own: pinned tools, so that equal sources give equal wheels.
+wheels: .venv-wheels/.installed
+	.venv-wheels/bin/python wheels/build.py $(WHEELS_ARGS)
+
+check-wheels: wheels
+	.venv-wheels/bin/python wheels/check_build.py
+	.venv-wheels/bin/python wheels/check_wheel.py dist/*.whl
+
+test-aarch64: .venv-wheels/.installed
+	.venv-wheels/bin/python wheels/test_aarch64.py $(ARM_ARGS)
+
 clean:
-	rm -rf $(VENV) .venv-gpu .venv-rivals .packages build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-gpu .venv-rivals .venv-wheels .packages .cache-aarch64 build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f fastlstm/_core*.so $(GENERATED)
 	find fastlstm tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -170,6 +186,11 @@ $(VENV)/.extra-%: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m venv --clear .venv-gpu
 	.venv-gpu/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[gpu]' \
 	  pytest hypothesis h5py tqdm ml_dtypes 'nvidia-cuda-nvrtc==13.*'
+	touch $@
+
+.venv-wheels/.installed: wheels/requirements.txt | $(VENV)/.python
+	$(BIN)/python -m venv --clear $(@D)
+	$(@D)/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	touch $@
 
 .venv-rivals/%/.installed: benchmarks/rivals/requirements/%.txt
