@@ -3,7 +3,7 @@
 Each file is read (contents.py, auditwheel, abi3audit, check-wheel-contents, the schema of the SBOM); then it is installed with
 NumPy alone and must answer the golden cases of tests/data with the instruction set that the processor has: on every Python of
 this machine, on processors without AVX-512 and AVX2 in qemu, on three aarch64 processors in qemu. Forward bits must be the same
-on all instruction sets with multiply-adds. What cannot run here (musl) is only read, and the summary says so.
+on all instruction sets with multiply-adds. For musl there is no Python: there the module is loaded (musl.py).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import contents
 import emulation
+import musl
 import pythons
 from archives import read_wheel
 from targets import Target, of_wheel
@@ -84,6 +85,16 @@ def check_sbom(wheel: Path) -> None:
     ((name, text),) = [item for item in read_wheel(wheel).items() if "/sboms/" in item[0]]
     if errors := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()):
         raise RuntimeError(f"{wheel.name}: {name} does not follow its schema: {errors}")
+
+
+def check_loading(wheel: Path, target: Target, folder: Path) -> None:
+    """The module loads under musl, and finds what there is of instruction sets."""
+    told = musl.load(wheel, target, folder)
+    usable = [isa for isa in target.kernels if told[isa] == "1"]
+    wanted = native_isa() if target.machine == platform.machine() else EMULATED[target.machine][musl.CPU]
+    if usable[-1] != wanted or told["threads"] != "4":
+        raise RuntimeError(f"{wheel.name} under musl: {told}, expected {wanted} and 4 threads")
+    print(f"  loads under musl: {', '.join(usable)}, 4 threads; no layer was run, there is no Python on musl here", flush=True)
 
 
 # -- running it ----------------------------------------------------------------------------------------------------------------
@@ -172,7 +183,7 @@ def check(wheel: Path, more: Sequence[Path], folder: Path) -> list[Trial]:
     check_file(wheel, target)
     print(f"  the file is as it must be: {wheel.stat().st_size:,} bytes", flush=True)
     if target.libc == "musl":
-        print("  not run: there is no Python on musl here")
+        check_loading(wheel, target, folder)
         return []
     native = target.machine == platform.machine()
     trials = list(native_trials(wheel, more, folder)) if native else []
