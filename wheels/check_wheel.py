@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import musl
+
 import contents
 import emulation
-import musl
 import pythons
 from archives import read_wheel
 from targets import Target, of_wheel

@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from archives import read_wheel, record
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
+
+from archives import read_wheel, record
 from machine_code import COUNTERS
 from targets import KERNELS, LARGEST, Target, of_wheel
 

@@ -11,9 +11,10 @@ import re
 import sys
 from pathlib import Path
 
+from elftools.elf.elffile import ELFFile
+
 import emulation
 from archives import read_wheel
-from elftools.elf.elffile import ELFFile
 from targets import Target
 
 SOURCE = Path(__file__).with_name("musl_load.c")
