@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import devices
-from .backends import cpu, gpu, reference
+from .backends import cpu, reference
 from .spec import ConvLSTM1DSpec, RecurrentSpec
 from .version import __version__
 
@@ -31,12 +31,20 @@ DEVICES = ("auto", "cpu", "gpu")
 # Multiply-adds of a call from which the GPU, transfers included, was measured to be faster than the CPU; None: not measured, and
 # "auto" leaves NumPy input on the CPU. benchmarks/bench_gpu.py prints the figures that belong here.
 CROSSOVER: dict[str, float | None] = {"lstm": None, "convlstm1d": None}
-_BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "reference": reference, "gpu": gpu}
 _FORCED = ("cpu", "reference")  # what use_backend takes
 _device: contextvars.ContextVar[str] = contextvars.ContextVar("fastlstm_device")
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("fastlstm_backend", default=None)
 # True where a layer's ready-made plan must not be used: inside use_backend, or where the device "gpu" is set.
 _overridden: contextvars.ContextVar[bool] = contextvars.ContextVar("fastlstm_overridden", default=False)
+
+
+def _backend_named(name: str) -> ModuleType:
+    """The module of a backend; that of the GPU is imported at the first call that runs there."""
+    if name == "gpu":
+        from .backends import gpu
+
+        return gpu
+    return reference if name == "reference" else cpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Choice:
     @property
     def module(self) -> ModuleType:
         """The backend's module."""
-        return _BACKENDS[self.backend]
+        return _backend_named(self.backend)
 
 
 @functools.cache
@@ -108,7 +116,7 @@ def is_overridden() -> bool:
 
 def glue_backend(x: Any = None) -> ModuleType:
     """The backend of layers that are no recurrences (Dense …): that of x's home, unless ``use_backend`` says otherwise."""
-    return _BACKENDS[_backend.get() or devices.home(x)]
+    return _backend_named(_backend.get() or devices.home(x))
 
 
 def elsewhere(x: Any, spec: RecurrentSpec | None = None) -> str | None:
@@ -165,7 +173,7 @@ def select(
         return _told(Choice("reference", "numpy", "the reference backend was asked for"))
     where = f"device {current_device()!r}"
     if place == "gpu" and forced is None:
-        kernel, reason = gpu.kernel_for(spec, x, training=training)
+        kernel, reason = _backend_named("gpu").kernel_for(spec, x, training=training)
         why = "the input lives there" if devices.is_on_gpu(x) else "the input is moved there and the results back"
         return _told(Choice("gpu", kernel, f"{where}: {why}; {reason}"))
     kernel, reason = cpu.kernel_for(spec, training=training, gradient=gradient)
@@ -197,7 +205,7 @@ def config() -> dict:
         **cpu.config(),
         "device": current_device(),
         "auto": _auto_rule(),
-        **gpu.config(),
+        **_backend_named("gpu").config(),
         "extras": extras,
     }
 
