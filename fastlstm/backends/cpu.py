@@ -216,6 +216,18 @@ def call_plan(spec: RecurrentSpec, cell: Any, states: Any, return_state: bool, r
     return _core.CallPlan(weights, counters, counts, states, rows, *numbers, *flags, _path_of(kernel))
 
 
+def plan_of_constants(spec: RecurrentSpec, weights: Any) -> Any:
+    """The short way into the kernels for an LSTM that no layer holds and whose weights never change: a ``_core.CallPlan`` that
+    returns (y, h, c), or None where calls need the long way. ``weights``: what ``prepare`` made."""
+    kernel, _ = kernel_for(spec)
+    if kernel == "stepwise" or spec.rounds:
+        return None
+    numbers = _activation_numbers(spec)
+    assert numbers is not None
+    flags = (spec.go_backwards, spec.return_sequences, True, spec.zero_output_for_mask)
+    return _core.CallPlan(weights, (), (), None, None, *numbers, *flags, _path_of(kernel))
+
+
 def prepare_matrix(matrix: np.ndarray, bias: np.ndarray | None) -> Any:
     """A matrix [K,n] and a bias [n] (or None), packed; plain under FASTLSTM_GEMM=blas."""
     if GEMM == "blas" or 0 in matrix.shape:

@@ -99,10 +99,9 @@ class OnnxGraph:
 
     def outputs(self, inputs: list[np.ndarray], today: tuple[str, ...] = ()) -> Outputs:
         model = copy.copy(self.model)
-        plan = model._plan = copy.copy(model._plan)
-        names = [name for step in plan.steps for name in step.outputs if name]
-        wanted, plan.outputs = plan.outputs, names
-        plan.steps = [step._replace(last=()) for step in plan.steps]
+        names = [name for step in model._plan.steps for name in step.outputs if name]
+        wanted, plan = model._plan.outputs, model._plan.with_outputs(names)
+        model._plan = plan
         arrays = model(inputs)
         found = dict(zip(names, arrays if isinstance(arrays, list) else [arrays], strict=True))
         rows = [

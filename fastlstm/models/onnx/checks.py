@@ -14,7 +14,7 @@ import numpy as np
 
 from ...io.onnx_file import Graph, Node, OnnxFile
 from ...io.onnx_schemas import Attribute, Formal, Schema, newest_opset, schema_of
-from . import lstm, ops_constant, ops_math, ops_matrix, ops_reduce, ops_shape, ops_window  # noqa: F401 (they fill OPERATORS)
+from . import lstm, ops_constant, ops_math, ops_matrix, ops_pad, ops_reduce, ops_shape, ops_window  # noqa: F401 (they fill OPERATORS)
 from .registry import OPERATORS, SUPPORTED, Call
 
 OLDEST_OPSET = 7

@@ -6,10 +6,9 @@ before they make it, and every result is counted.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,8 @@ import numpy as np
 # No real model comes near: an LSTM of U units makes U/D times its input [N,T,D], and holds 4U(U+D) weights.
 FLOOR = 64 * 2**20
 RATIO = 1000
+# Numbers, of at most 8 bytes: a result that cannot have more is made without asking. It is counted right after.
+UNASKED = 2**17
 
 _thread = threading.local()
 
@@ -27,6 +28,8 @@ class TooLarge(ValueError):
 
 class Allowance:
     """Bytes that the living values of a run may take: 1000 times what it was given, at least 64 MiB."""
+
+    __slots__ = ("limit", "taken")
 
     def __init__(self, given: int, ratio: int = RATIO):
         self.limit = max(FLOOR, ratio * given)
@@ -39,15 +42,21 @@ class Allowance:
             raise TooLarge(f"would need {needed} bytes for the values of this run, at most {self.limit} are accepted")
 
 
-@contextlib.contextmanager
-def running(allowance: Allowance) -> Iterator[Allowance]:
-    """Inside, ``allow`` asks this allowance; in this thread alone."""
-    before = getattr(_thread, "allowance", None)
-    _thread.allowance = allowance
-    try:
-        yield allowance
-    finally:
-        _thread.allowance = before
+class running:
+    """Inside ``with running(allowance)``, ``allow`` asks this allowance; in this thread alone."""
+
+    __slots__ = ("_allowance", "_before")
+
+    def __init__(self, allowance: Allowance):
+        self._allowance = allowance
+
+    def __enter__(self) -> Allowance:
+        self._before = getattr(_thread, "allowance", None)
+        _thread.allowance = self._allowance
+        return self._allowance
+
+    def __exit__(self, *exc: object) -> None:
+        _thread.allowance = self._before
 
 
 def current() -> Allowance:

@@ -13,12 +13,13 @@ import numpy as np
 
 from ... import activations, selector
 from ...arrays import cast
+from ...backends import cpu
 from ...io.onnx_schemas import Attribute, Formal, Schema
 from ...spec import RecurrentSpec, check_weight_sizes
-from .limits import allow
+from .limits import UNASKED, allow
 from .lstm_activations import Activation, read_activations
 from .lstm_steps import Direction, run_steps
-from .registry import Call, maker
+from .registry import Call, computed, maker
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 
@@ -71,6 +72,7 @@ class Weights:
         self.parts = [self._direction(k, w, r, b, p) for k in range(settings.directions)]
         self.specs = [self._spec(part) for part in self.parts]
         self._prepared: dict[tuple[str, int], Any] = {}
+        self._plans: list[Any] = [None] * settings.directions
 
     def _direction(self, k: int, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None) -> Direction:
         biases = np.zeros((2, 4 * self.units)) if b is None else b[k].reshape(2, -1)
@@ -113,12 +115,21 @@ class Weights:
 
     def run(self, k: int, x: np.ndarray, h: np.ndarray, c: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """Direction ``k`` over x [N,T,I] -> y [N,T,U] in the order of time, h and c [N,U]."""
-        spec = self.specs[k]
+        spec, plan = self.specs[k], self._plans[k]
         if spec is None:
             return run_steps(self.parts[k], x, h, c, valid)
-        backend = selector.select(spec, x, valid).module
-        y, h, c = backend.lstm_forward(spec, self.prepared(backend, k), cast(x, self.dtype), h, c, valid)
-        return (y[:, ::-1] if self.parts[k].reverse else y), h, c
+        ends = None if plan is None or selector.is_overridden() else plan(x, (h, c), valid, None)
+        y, h, c = ends if ends is not None else self._run_unplanned(k, spec, x, h, c, valid)
+        return (y[:, ::-1] if spec.go_backwards else y), h, c
+
+    def _run_unplanned(self, k: int, spec: RecurrentSpec, *arrays: Any) -> tuple[Any, ...]:
+        """The long way, which makes the plan of the calls to come; y in the order in which it was computed."""
+        x, h, c, valid = arrays
+        choice = selector.select(spec, x, valid)
+        weights = self.prepared(choice.module, k)
+        if choice.backend == "cpu":
+            self._plans[k] = cpu.plan_of_constants(spec, weights)
+        return choice.module.lstm_forward(spec, weights, *(cast(array, self.dtype) for array in (x, h, c)), valid)
 
 
 def _keras_order(gates: np.ndarray) -> np.ndarray:
@@ -168,31 +179,43 @@ def run_lstm(
 
     A sequence of length 0 has zeros for outputs and states, whatever its initial state, as in onnxruntime.
     """
-    settings, units = weights.settings, weights.units
+    settings, units, first = weights.settings, weights.units, weights.settings.batch_first
     if x.ndim != 3 or x.shape[2] != weights.features:
         raise ValueError(f"its X must have three axes, the last one {weights.features} long. Received: {x.shape}")
-    sequences = x if settings.batch_first else x.swapaxes(0, 1)
-    batch, steps = sequences.shape[:2]
-    allow((settings.directions, batch, steps, max(units, weights.features)), weights.dtype)
+    batch, steps = x.shape[:2] if first else x.shape[1::-1]
+    if settings.directions * batch * steps * max(units, weights.features) > UNASKED:
+        allow((settings.directions, batch, steps, max(units, weights.features)), weights.dtype)
     valid = None if lengths is None else _valid_steps(lengths, batch, steps)
     shape = (settings.directions, batch, units)
-    starts = [_states(s, n, shape, settings.batch_first, weights.dtype) for s, n in ((h, "initial_h"), (c, "initial_c"))]
+    h_end, c_end = (_states(s, n, shape, first, weights.dtype) for s, n in ((h, "initial_h"), (c, "initial_c")))
     if not batch or not steps:  # nothing to run; the kernels want at least one of each
-        y, h_end, c_end = np.zeros((settings.directions, batch, steps, units), weights.dtype), *starts
+        y = np.zeros((settings.directions, batch, steps, units), weights.dtype)
     else:
-        rows = cast(sequences, weights.dtype)
-        ends = [weights.run(k, rows, starts[0][k], starts[1][k], valid) for k in range(settings.directions)]
-        y, h_end, c_end = (np.stack(part) for part in zip(*ends, strict=True))
+        rows = x if first else _swapped(x)
+        rows = np.ascontiguousarray(rows, weights.dtype)
+        if settings.directions == 1:
+            y, h_end, c_end = (part[None] for part in weights.run(0, rows, h_end[0], c_end[0], valid))
+        else:
+            ends = [weights.run(k, rows, h_end[k], c_end[k], valid) for k in range(settings.directions)]
+            y, h_end, c_end = (np.stack(part) for part in zip(*ends, strict=True))
     if lengths is not None:
         h_end, c_end = (np.where(lengths[:, None] > 0, end, np.zeros((), end.dtype)) for end in (h_end, c_end))
-    y = y.transpose(1, 2, 0, 3) if settings.batch_first else y.transpose(2, 0, 1, 3)
-    if settings.batch_first:
+    if first:
         h_end, c_end = h_end.swapaxes(0, 1), c_end.swapaxes(0, 1)
-    return y.astype(x.dtype, copy=False), h_end.astype(x.dtype, copy=False), c_end.astype(x.dtype, copy=False)
+    y = y.transpose(_LAYOUTS[first])
+    if x.dtype != weights.dtype:
+        y, h_end, c_end = (part.astype(x.dtype) for part in (y, h_end, c_end))
+    return y, h_end, c_end
 
 
-def _given(call: Call, k: int) -> bool:
-    return len(call.inputs) > k and bool(call.inputs[k])
+# Y [D,N,T,U] -> [T,D,N,U], with layout 1 [N,T,D,U]
+_LAYOUTS = ((2, 0, 1, 3), (1, 2, 0, 3))
+
+
+def _swapped(x: np.ndarray) -> np.ndarray:
+    """x [T,N,I] -> [N,T,I], a view that is C-contiguous where x is and one of T and N is 1."""
+    steps, batch, features = x.shape
+    return x.reshape(batch, steps, features) if batch == 1 or steps == 1 else x.swapaxes(0, 1)
 
 
 @maker("LSTM", latest=22, refuses=_wrong_settings, heavy=True)
@@ -200,7 +223,7 @@ def _make_lstm(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[.
     """Inputs X, W, R, B, sequence_lens, initial_h, initial_c, P. Constant weights are prepared once; others at every call."""
     settings = read_settings(call)
     weights = None
-    if all(constants[k] is not None for k in (1, 2, 3, 7) if _given(call, k)):
+    if not computed(call, constants, 1, 2, 3, 7):
         w, r, b, p = ([*constants, *[None] * 8][k] for k in (1, 2, 3, 7))
         assert w is not None
         assert r is not None
@@ -274,8 +297,7 @@ def _make_quantized(call: Call, constants: Sequence[np.ndarray | None]) -> Calla
         w, r = (dequantized(arrays[k], arrays[s], arrays[s + 1], settings.directions) for k, s in ((1, 8), (2, 10)))  # type: ignore[arg-type]
         return Weights(settings, w, r, arrays[3], arrays[7])
 
-    fixed = all(constants[k] is not None for k in (1, 2, 3, 7, 8, 9, 10, 11) if _given(call, k))
-    weights = weights_of(constants) if fixed else None
+    weights = None if computed(call, constants, 1, 2, 3, 7, 8, 9, 10, 11) else weights_of(constants)
 
     def run(*arrays: np.ndarray | None) -> Any:
         x, lengths, h, c = (arrays[k] for k in (0, 4, 5, 6))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...arrays import cast
 from ...io.onnx_file import OnnxFile, ValueInfo, read_onnx
 from ...tables import printable, shape_text, table
 from .checks import check
@@ -39,7 +40,7 @@ class OnnxModel:
         # The weights may lie in other files, and in a branch of an If.
         self._held = max(file.size, sum(array.nbytes for array in self.weights))
         fold = Allowance(self._held, FOLD_RATIO)
-        self._plan = Plan(checked, ChainMap(), fold)
+        self._plan = Plan(checked, ChainMap(), fold, [info.name for info in file.graph.inputs])
         problems = [*problems, *self._plan.problems]
         if problems:
             raise ValueError(f"{file.name}: this ONNX model cannot be run here: {_listed(problems)}")
@@ -49,6 +50,7 @@ class OnnxModel:
         self.metadata = file.metadata
         self.opsets = file.opsets
         self._file = file.name
+        self._doors = [_Door(info) for info in self.inputs]
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the graph.
@@ -57,9 +59,8 @@ class OnnxModel:
         floats). Returns arrays of the caller's own. ValueError for inputs that are missing, unknown or of a shape that the file
         excludes, and, naming the node, for sizes that do not fit inside; TypeError for a dtype that cannot be converted.
         """
-        values = {info.name: _as_input(value, info) for info, value in self._by_input(inputs)}
-        given = sum(value.nbytes for value in values.values())
-        allowance = Allowance(given + self._held)
+        values = [door(value) for door, value in zip(self._doors, self._in_order(inputs), strict=True)]
+        allowance = Allowance(sum([value.nbytes for value in values]) + self._held)
         try:
             with running(allowance), np.errstate(all="ignore"):
                 found = self._plan.run(values, allowance)
@@ -67,7 +68,7 @@ class OnnxModel:
             raise ValueError(f"{self._file}: {error}") from error
         results: list[np.ndarray] = []
         for array in found:
-            results.append(_own(array, [*values.values(), *results]))
+            results.append(_own(array, values, results))
         return results[0] if len(results) == 1 else results
 
     def predict(self, x: Any, batch_size: None = None, verbose: Any = "auto") -> Any:
@@ -79,8 +80,10 @@ class OnnxModel:
             raise ValueError(f"An ONNX graph runs its whole input at once, batch_size must be None. Received: {batch_size!r}")
         return self(x)
 
-    def _by_input(self, inputs: Any) -> list[tuple[ValueInfo, Any]]:
-        """The arguments of a call, each with the input that it is for."""
+    def _in_order(self, inputs: Any) -> Sequence[Any]:
+        """The arguments of a call in the order of ``inputs``."""
+        if type(inputs) is list and len(inputs) == len(self._doors):
+            return inputs
         names = [info.name for info in self.inputs]
         if isinstance(inputs, Mapping):
             wrong = [repr(name) for name in inputs if name not in names]
@@ -90,11 +93,11 @@ class OnnxModel:
                     f"{self._file}: the inputs are {names}. Missing: {', '.join(missing) or 'none'}; "
                     f"not known: {', '.join(wrong) or 'none'}"
                 )
-            return [(info, inputs[info.name]) for info in self.inputs]
+            return [inputs[name] for name in names]
         given = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
         if len(given) != len(names):
             raise ValueError(f"{self._file}: the model takes {len(names)} arrays, {names}. Received: {len(given)}")
-        return list(zip(self.inputs, given, strict=True))
+        return given
 
     def summary(self, *, print_fn: Callable[[str], Any] | None = None) -> None:
         """Prints what goes in and out and which nodes run, one line at a time by ``print_fn``."""
@@ -143,24 +146,41 @@ def _listed(problems: Sequence[str]) -> str:
     return "; ".join(once[:MAX_TOLD]) + more
 
 
-def _as_input(value: Any, info: ValueInfo) -> np.ndarray:
-    """An argument as the array that an input wants. ValueError and TypeError that name the input."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"The input {info.name!r} must be an array of numbers. Received: dtype={array.dtype}")
-    wanted = np.dtype(info.dtype)
-    if array.dtype != wanted and not np.can_cast(array.dtype, wanted, "same_kind"):
-        raise TypeError(f"The input {info.name!r} is of dtype {info.dtype}. Received: dtype={array.dtype}")
-    if info.shape is not None:
-        fits = array.ndim == len(info.shape) and all(
-            not isinstance(size, int) or size == got for size, got in zip(info.shape, array.shape, strict=True)
-        )
-        if not fits:
-            raise ValueError(f"The input {info.name!r} must have the shape {_shape(info)}. Received: {array.shape}")
-    return np.ascontiguousarray(array, wanted).reshape(array.shape)
+class _Door:
+    """An input of the graph: takes an argument and returns the array that the graph wants."""
+
+    def __init__(self, info: ValueInfo):
+        self._info, self._dtype = info, np.dtype(info.dtype)
+        self._sizes = [(axis, size) for axis, size in enumerate(info.shape or ()) if isinstance(size, int)]
+
+    def __call__(self, value: Any) -> np.ndarray:
+        """TypeError and ValueError that name the input."""
+        exact = type(value) is np.ndarray and value.dtype is self._dtype
+        array = value if exact else self._array(value)
+        if not self._fits(array.shape):
+            raise ValueError(f"The input {self._info.name!r} must have the shape {_shape(self._info)}. Received: {array.shape}")
+        flags = array.flags
+        return array if exact and flags.c_contiguous and flags.aligned else cast(array, self._dtype)
+
+    def _array(self, value: Any) -> np.ndarray:
+        array, name = np.asarray(value), self._info.name
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"The input {name!r} must be an array of numbers. Received: dtype={array.dtype}")
+        if array.dtype != self._dtype and not np.can_cast(array.dtype, self._dtype, "same_kind"):
+            raise TypeError(f"The input {name!r} is of dtype {self._info.dtype}. Received: dtype={array.dtype}")
+        return array
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        wanted = self._info.shape
+        return wanted is None or (len(shape) == len(wanted) and all([shape[axis] == size for axis, size in self._sizes]))
 
 
-def _own(array: np.ndarray, given: Any) -> np.ndarray:
+def _own(array: np.ndarray, given: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> np.ndarray:
     """An output that shares no memory with what is kept, what came in or another output."""
-    shared = not array.flags.writeable or array.base is not None or any(array is value for value in given)
-    return np.array(array) if shared else array
+    if array.base is not None or not array.flags.writeable:
+        return np.array(array)
+    for others in (given, results):
+        for other in others:
+            if array is other:
+                return np.array(array)
+    return array

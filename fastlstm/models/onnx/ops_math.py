@@ -13,15 +13,15 @@ import numpy as np
 
 from ...io.onnx_file import DTYPES
 from ...numerics import erf
-from .limits import allow
-from .registry import SUPPORTED, Call, operator, plain
+from .limits import UNASKED, allow
+from .registry import SUPPORTED, Call, maker, operator, plain
 
 
 def _broadcasting(run: Callable[[np.ndarray, np.ndarray], Any]) -> Callable[..., Any]:
     """``run`` for two arrays, once the size of their broadcast result is allowed."""
 
     def checked(a: np.ndarray, b: np.ndarray) -> Any:
-        if a.shape != b.shape:
+        if a.shape != b.shape and a.size * b.size > UNASKED:
             allow(np.broadcast_shapes(a.shape, b.shape), a.dtype)
         return run(a, b)
 
@@ -68,8 +68,11 @@ for _name, _latest, _run in (
 
 def _sigmoid(x: np.ndarray) -> Any:
     """1 / (1 + exp(-x)) without an overflow on either side."""
-    small = np.exp(-np.abs(x))
-    return np.where(x < 0, small, np.ones((), x.dtype)) / (1 + small)
+    small = np.asarray(np.abs(x))
+    np.exp(np.negative(small, out=small), out=small)
+    y = np.where(x < 0, small, x.dtype.type(1))
+    small += 1
+    return np.divide(y, small, out=y)
 
 
 for _name, _latest, _unary in (
@@ -93,11 +96,16 @@ for _name, _latest, _unary in (
     ("Sigmoid", 13, _sigmoid),
     ("Softplus", 22, lambda x: np.logaddexp(x, np.zeros((), x.dtype))),
     ("Softsign", 22, lambda x: x / (1 + np.abs(x))),
-    ("Relu", 14, lambda x: np.maximum(x, np.zeros((), x.dtype))),
     ("HardSwish", 22, lambda x: x * np.clip(x / 6 + np.asarray(0.5, x.dtype), 0, 1)),
     ("Mish", 22, lambda x: x * np.tanh(np.logaddexp(x, np.zeros((), x.dtype)))),
 ):
     plain(_name, _latest, _unary)
+
+
+@maker("Relu", latest=14)
+def _make_relu(call: Call, constants: Any) -> Callable[..., Any]:
+    zero = np.zeros((), call.dtype)
+    return lambda x: np.maximum(x, zero)
 
 
 def _scalars(call: Call, x: np.ndarray, *names: str) -> list[np.ndarray]:
@@ -211,7 +219,8 @@ def _clip(call: Call, x: np.ndarray, low: np.ndarray | None = None, high: np.nda
 
 @operator("Where", latest=16)
 def _where(call: Call, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> Any:
-    allow(np.broadcast_shapes(condition.shape, a.shape, b.shape), a.dtype)
+    if condition.size * a.size * b.size > UNASKED:
+        allow(np.broadcast_shapes(condition.shape, a.shape, b.shape), a.dtype)
     return np.where(condition, a, b)
 
 
@@ -225,16 +234,11 @@ def _unknown_target(call: Call) -> str | None:
     return None if target in SUPPORTED else f"casts to {target}, which is not supported"
 
 
-def _cast_to(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+@maker("Cast", latest=28, result=_target, refuses=_unknown_target)
+def _make_cast(call: Call, constants: Any) -> Callable[..., Any]:
     """Floats are cut towards zero on their way to integers."""
-    return x.astype(dtype)
+    dtype = call.dtype
+    return lambda x: x if x.dtype is dtype else x.astype(dtype)
 
 
-@operator("Cast", latest=28, result=_target, refuses=_unknown_target)
-def _cast(call: Call, x: np.ndarray) -> Any:
-    return _cast_to(x, call.dtype)
-
-
-@operator("CastLike", latest=25)
-def _cast_like(call: Call, x: np.ndarray, like: np.ndarray) -> Any:
-    return _cast_to(x, like.dtype)
+plain("CastLike", 25, lambda x, like: x.astype(like.dtype, copy=False))

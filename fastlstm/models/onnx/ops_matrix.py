@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ... import selector
-from ...arrays import cast
-from .limits import allow
+from .limits import UNASKED, allow
 from .registry import Call, maker, operator
 
 
@@ -32,11 +30,12 @@ class PackedMatrix:
         depth, width = self.matrix.shape
         if not x.ndim or x.shape[-1] != depth:
             raise ValueError(f"cannot multiply the shapes {x.shape} and {self.matrix.shape}")
-        shape = (*x.shape[:-1], width)
-        allow(shape, x.dtype)
-        rows = cast(x, self.matrix.dtype).reshape(math.prod(shape[:-1]), depth)
+        shape, count = (*x.shape[:-1], width), x.size // depth
+        if count * width > UNASKED:
+            allow(shape, x.dtype)
+        rows = np.ascontiguousarray(x.reshape(count, depth), self.matrix.dtype)
         backend = selector.glue_backend()
-        return np.asarray(backend.affine(self.prepared(backend), rows)).reshape(shape)
+        return backend.affine(self.prepared(backend), rows).reshape(shape)
 
 
 def packs(matrix: np.ndarray | None) -> bool:

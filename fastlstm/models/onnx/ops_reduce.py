@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .registry import Call, ints, maker, normal_axes, normal_axis, operator
+from .registry import ByRank, Call, computed, given, ints, maker, normal_axes, normal_axis, operator
 
 
 # -- reductions -----------------------------------------------------------------------------------------------------------
@@ -39,12 +39,12 @@ def _log_sum_exp(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
 
 def _mean(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
     """The mean; of integers cut towards zero."""
-    mean = np.mean(x, axis=axis, keepdims=keepdims)
+    mean = x.mean(axis=axis, keepdims=keepdims)
     return mean.astype(x.dtype) if x.dtype.kind in "iu" else mean
 
 
 def _sum(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
-    return np.sum(x, axis=axis, keepdims=keepdims, dtype=x.dtype)
+    return x.sum(axis=axis, keepdims=keepdims, dtype=x.dtype)
 
 
 def _l2(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
@@ -55,8 +55,8 @@ def _l2(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
 _REDUCTIONS: dict[str, tuple[int, Callable]] = {
     "ReduceSum": (13, _sum),
     "ReduceMean": (18, _mean),
-    "ReduceMax": (20, _extremum(np.max, -1)),
-    "ReduceMin": (20, _extremum(np.min, 1)),
+    "ReduceMax": (20, _extremum(np.maximum.reduce, -1)),
+    "ReduceMin": (20, _extremum(np.minimum.reduce, 1)),
     "ReduceProd": (18, lambda x, axis, keepdims: np.prod(x, axis=axis, keepdims=keepdims, dtype=x.dtype)),
     "ReduceL1": (18, lambda x, axis, keepdims: _sum(np.abs(x), axis, keepdims)),
     "ReduceL2": (18, _l2),
@@ -66,20 +66,23 @@ _REDUCTIONS: dict[str, tuple[int, Callable]] = {
 }
 
 
-def _reduce(run: Callable, call: Call, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
+def _make_reduction(reduce: Callable, call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
     """Axes are an attribute in old versions, an input in new ones; none of them means all, or with noop_with_empty_axes none."""
-    told = call.attributes.get("axes") if axes is None else ints(axes)
-    if not told and call.attributes.get("noop_with_empty_axes"):
-        axis: Any = ()
-    else:
-        axis = normal_axes(told, x.ndim) if told else None
-    if axis is None:
-        axis = tuple(range(x.ndim))
-    return run(x, axis, bool(call.attributes["keepdims"]))
+    keepdims, nothing = bool(call.attributes["keepdims"]), bool(call.attributes.get("noop_with_empty_axes"))
+
+    def axes_of(told: Any, rank: int) -> tuple[int, ...]:
+        found = () if told is None else normal_axes(ints(told), rank)
+        return found if found or nothing else tuple(range(rank))
+
+    if computed(call, constants, 1):
+        return lambda x, axes: reduce(x, axes_of(axes, x.ndim), keepdims)
+    told = constants[1] if given(call, 1) else call.attributes.get("axes")
+    along = ByRank(lambda rank: axes_of(told, rank))
+    return lambda x, *_: reduce(x, along[x.ndim], keepdims)
 
 
 for _name, (_latest, _run) in _REDUCTIONS.items():
-    operator(_name, latest=_latest)(functools.partial(_reduce, _run))
+    maker(_name, latest=_latest)(functools.partial(_make_reduction, _run))
 
 
 @operator("ArgMax", "ArgMin", latest=13)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .limits import allow
-from .registry import Call, ints, normal_axes, normal_axis, operator, plain
+from .limits import UNASKED, allow
+from .registry import ByRank, Call, computed, given, ints, maker, normal_axes, normal_axis, operator, plain
+
+Constants = Sequence[np.ndarray | None]
 
 plain("Identity", 25, lambda x: x)
 plain("Size", 25, lambda x: np.asarray(x.size, np.int64))
 
 
 # -- the same numbers in another shape ------------------------------------------------------------------------------------
-@operator("Transpose", latest=25)
-def _transpose(call: Call, x: np.ndarray) -> Any:
+@maker("Transpose", latest=25)
+def _make_transpose(call: Call, constants: Constants) -> Callable[..., Any]:
     axes = call.attributes["perm"]
-    return x.transpose(range(x.ndim)[::-1] if axes is None else axes)
+    if axes is None:
+        return lambda x: x.T
+    order = tuple(axes)
+    return lambda x: x.transpose(order)
 
 
-@operator("Reshape", latest=25)
-def _reshape(call: Call, x: np.ndarray, shape: np.ndarray) -> Any:
+@maker("Reshape", latest=25)
+def _make_reshape(call: Call, constants: Constants) -> Callable[..., Any]:
     """A size of 0 is that of x, unless ``allowzero``; one size may be -1."""
+    copies = not call.attributes.get("allowzero")
+    told = constants[1]
+    if told is not None and told.size <= 64:
+        fixed = tuple(ints(told))
+        if min(fixed, default=1) >= (-1 if not copies else 1) or (0 not in fixed and min(fixed) == -1):
+            return lambda x, shape: x.reshape(fixed)
+    return functools.partial(_reshape, copies)
+
+
+def _reshape(copies: bool, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
     sizes = ints(shape)
-    if not call.attributes.get("allowzero"):
+    if copies:
         if any(size == 0 and axis >= x.ndim for axis, size in enumerate(sizes)):
             raise ValueError(f"cannot copy the sizes of {sizes} from the shape {x.shape}")
         sizes = [x.shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
@@ -44,29 +61,44 @@ def _flatten(call: Call, x: np.ndarray) -> Any:
     return x.reshape(math.prod(x.shape[:axis]), math.prod(x.shape[axis:]))
 
 
-def _axes_of(call: Call, axes: np.ndarray | None) -> list[int] | None:
-    """The axes of a node: an attribute up to opset 12, an input since; None where neither is there."""
-    told = call.attributes.get("axes") if axes is None else ints(axes)
-    return None if told is None else list(told)
+def _axes_of(call: Call, constants: Constants) -> Any:
+    """The axes of a node, where no node makes them: an attribute up to opset 12, an input since; None for none."""
+    return constants[1] if given(call, 1) else call.attributes.get("axes")
 
 
-@operator("Squeeze", latest=25)
-def _squeeze(call: Call, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
-    told = _axes_of(call, axes)
-    return x.squeeze(None if told is None else normal_axes(told, x.ndim))
-
-
-@operator("Unsqueeze", latest=25)
-def _unsqueeze(call: Call, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
-    told = _axes_of(call, axes)
+@maker("Squeeze", latest=25)
+def _make_squeeze(call: Call, constants: Constants) -> Callable[..., Any]:
+    if computed(call, constants, 1):
+        return lambda x, axes: x.squeeze(normal_axes(ints(axes), x.ndim))
+    told = _axes_of(call, constants)
     if told is None:
+        return lambda x, *_: x.squeeze()
+    places = ByRank(lambda rank: normal_axes(ints(told), rank))
+    return lambda x, *_: x.squeeze(places[x.ndim])
+
+
+@maker("Unsqueeze", latest=25)
+def _make_unsqueeze(call: Call, constants: Constants) -> Callable[..., Any]:
+    if computed(call, constants, 1):
+        return lambda x, axes: x[_new_axes(ints(axes), x.ndim)]
+    told = _axes_of(call, constants)
+    index = ByRank(lambda rank: _new_axes(None if told is None else ints(told), rank))
+    return lambda x, *_: x[index[x.ndim]]
+
+
+def _new_axes(axes: list[int] | None, rank: int) -> tuple:
+    """The index that makes axes of size 1 at the places ``axes`` of the result."""
+    if axes is None:
         raise ValueError("does not say its axes")
-    return np.expand_dims(x, normal_axes(told, x.ndim + len(told)))
+    if rank + len(axes) > 64:
+        raise ValueError(f"asks for an array of {rank + len(axes)} axes")
+    places = normal_axes(axes, rank + len(axes))
+    return (*(None if k in places else slice(None) for k in range(rank + len(axes))), ...)
 
 
 @operator("Shape", latest=25)
 def _shape(call: Call, x: np.ndarray) -> Any:
-    return np.asarray(x.shape[call.attributes.get("start") or 0 : call.attributes.get("end")], np.int64)
+    return np.array(x.shape[call.attributes.get("start") or 0 : call.attributes.get("end")], np.int64)
 
 
 @operator("Expand", latest=13)
@@ -77,63 +109,86 @@ def _expand(call: Call, x: np.ndarray, shape: np.ndarray) -> Any:
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------------
-@operator("Slice", latest=13)
-def _slice(
-    call: Call,
-    x: np.ndarray,
-    starts: np.ndarray | None = None,
-    ends: np.ndarray | None = None,
-    axes: np.ndarray | None = None,
-    steps: np.ndarray | None = None,
-) -> Any:
+@maker("Slice", latest=13)
+def _make_slice(call: Call, constants: Constants) -> Callable[..., Any]:
     """Attributes up to opset 9, inputs since; indices out of range are cut as Python does it."""
+    told = [*constants, None, None, None, None][1:5]
     if call.since < 10:
-        first, last = call.attributes["starts"], call.attributes["ends"]
-        told, strides = call.attributes.get("axes"), None
-    else:
-        if starts is None or ends is None:
-            raise ValueError("needs both starts and ends")
-        first, last = ints(starts), ints(ends)
-        told, strides = (None if given is None else ints(given) for given in (axes, steps))
-    told = list(range(len(first))) if told is None else told
-    strides = [1] * len(first) if strides is None else strides
+        told = [call.attributes["starts"], call.attributes["ends"], call.attributes.get("axes"), None]
+    elif computed(call, constants, 1, 2, 3, 4):
+        return lambda x, *arrays: x[_slices(x.ndim, *arrays)]
+    index = ByRank(lambda rank: _slices(rank, *told))
+    return lambda x, *_: x[index[x.ndim]]
+
+
+def _slices(rank: int, starts: Any = None, ends: Any = None, axes: Any = None, steps: Any = None) -> tuple:
+    """The index of a Slice."""
+    if starts is None or ends is None:
+        raise ValueError("needs both starts and ends")
+    first, last = ints(starts), ints(ends)
+    told = list(range(len(first))) if axes is None else ints(axes)
+    strides = [1] * len(first) if steps is None else ints(steps)
     if not len(first) == len(last) == len(told) == len(strides):
         raise ValueError(f"has {len(first)} starts, {len(last)} ends, {len(told)} axes and {len(strides)} steps")
-    index = [slice(None)] * x.ndim
-    for axis, start, end, step in zip(normal_axes(told, x.ndim), first, last, strides, strict=True):
+    index = [slice(None)] * rank
+    for axis, start, end, step in zip(normal_axes(told, rank), first, last, strides, strict=True):
         index[axis] = slice(start, end, step)
-    return x[tuple(index)]
+    return (*index, ...)
 
 
-@operator("Concat", latest=13)
-def _concat(call: Call, *arrays: np.ndarray) -> Any:
-    axis = normal_axis(call.attributes["axis"], arrays[0].ndim)
-    shape = list(arrays[0].shape)
-    shape[axis] = sum(array.shape[axis] for array in arrays if array.ndim > axis)
-    allow(shape, arrays[0].dtype)
-    return np.concatenate(arrays, axis)
+@maker("Concat", latest=13)
+def _make_concat(call: Call, constants: Constants) -> Callable[..., Any]:
+    along = ByRank(lambda rank: normal_axis(call.attributes["axis"], rank))
+
+    def run(*arrays: np.ndarray) -> Any:
+        axis = along[arrays[0].ndim]
+        if sum([array.size for array in arrays]) > UNASKED:
+            shape = list(arrays[0].shape)
+            shape[axis] = sum(array.shape[axis] for array in arrays if array.ndim > axis)
+            allow(shape, arrays[0].dtype)
+        return np.concatenate(arrays, axis)
+
+    return run
 
 
-@operator("Split", latest=18)
-def _split(call: Call, x: np.ndarray, split: np.ndarray | None = None) -> Any:
-    axis = normal_axis(call.attributes["axis"], x.ndim)
-    size, parts = x.shape[axis], call.attributes.get("num_outputs") or len(call.outputs)
-    told = [int(part) for part in split] if split is not None else call.attributes.get("split")
+@maker("Split", latest=18)
+def _make_split(call: Call, constants: Constants) -> Callable[..., Any]:
+    """Parts of x as views; without ``split`` they are equal, since version 18 but for the last one."""
+    if computed(call, constants, 1):
+        return lambda x, split: _parts(call, x.ndim, x.shape[normal_axis(call.attributes["axis"], x.ndim)], split)(x)
+    told = constants[1] if given(call, 1) else call.attributes.get("split")
+    cut = functools.lru_cache(8)(lambda rank, size: _parts(call, rank, size, told))
+    along = ByRank(lambda rank: normal_axis(call.attributes["axis"], rank))
+    return lambda x, *_: cut(x.ndim, x.shape[along[x.ndim]])(x)
+
+
+def _parts(call: Call, rank: int, size: int, split: Any) -> Callable[[np.ndarray], tuple[np.ndarray, ...]]:
+    """What takes the parts out of an array of ``rank`` axes whose axis to be split has ``size`` numbers."""
+    axis, count = normal_axis(call.attributes["axis"], rank), call.attributes.get("num_outputs") or len(call.outputs)
+    told = None if split is None else [int(part) for part in split]
     if told is None:
-        if call.since < 18 and size % parts:
-            raise ValueError(f"cannot split {size} into {parts} equal parts")
-        chunk = -(-size // parts)
-        told = [max(min(chunk, size - chunk * part), 0) for part in range(parts)]
+        if call.since < 18 and size % count:
+            raise ValueError(f"cannot split {size} into {count} equal parts")
+        chunk = -(-size // count)
+        told = [max(min(chunk, size - chunk * part), 0) for part in range(count)]
     if len(told) != len(call.outputs) or sum(told) != size or min(told, default=0) < 0:
-        raise ValueError(f"cannot split {size} into the parts {list(told)[:20]} for {len(call.outputs)} outputs")
-    return tuple(np.split(x, np.cumsum(told)[:-1], axis))
+        raise ValueError(f"cannot split {size} into the parts {told[:20]} for {len(call.outputs)} outputs")
+    ends = [0, *itertools.accumulate(told)]
+    indices = [(*[slice(None)] * axis, slice(a, b)) for a, b in itertools.pairwise(ends)]
+    return lambda x: tuple([x[index] for index in indices])
 
 
-@operator("Gather", latest=13)
-def _gather(call: Call, x: np.ndarray, indices: np.ndarray) -> Any:
-    axis = normal_axis(call.attributes["axis"], x.ndim)
-    allow((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
-    return np.take(x, indices, axis)
+@maker("Gather", latest=13)
+def _make_gather(call: Call, constants: Constants) -> Callable[..., Any]:
+    along = ByRank(lambda rank: normal_axis(call.attributes["axis"], rank))
+
+    def run(x: np.ndarray, indices: np.ndarray) -> Any:
+        axis = along[x.ndim]
+        if x.size * indices.size > UNASKED:
+            allow((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
+        return x.take(indices, axis)
+
+    return run
 
 
 @operator("GatherElements", latest=13)
@@ -236,46 +291,3 @@ def _trilu(call: Call, x: np.ndarray, k: np.ndarray | None = None) -> Any:
 def _non_zero(call: Call, x: np.ndarray) -> Any:
     allow((max(x.ndim, 1), x.size), np.int64)
     return np.asarray(np.nonzero(np.atleast_1d(x)), np.int64)
-
-
-# -- pad ------------------------------------------------------------------------------------------------------------------
-_PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
-
-
-def _unknown_mode(call: Call) -> str | None:
-    mode = call.attributes["mode"]
-    return None if mode in _PAD_MODES else f"its mode {mode!r} is not one of {', '.join(_PAD_MODES)}"
-
-
-@operator("Pad", latest=25, refuses=_unknown_mode)
-def _pad(
-    call: Call,
-    x: np.ndarray,
-    pads: np.ndarray | None = None,
-    value: np.ndarray | None = None,
-    axes: np.ndarray | None = None,
-) -> Any:
-    """Pads are an attribute up to opset 10 and an input since; negative ones cut."""
-    told = list(call.attributes["pads"]) if call.since < 11 else ints([] if pads is None else pads)
-    which = list(range(x.ndim)) if axes is None else list(normal_axes(ints(axes), x.ndim))
-    if len(told) != 2 * len(which):
-        raise ValueError(f"has {len(told)} pads for {len(which)} axes")
-    widths = [(0, 0)] * x.ndim
-    for axis, before, after in zip(which, told, told[len(which) :], strict=False):
-        widths[axis] = (before, after)
-    allow([size + max(before, 0) + max(after, 0) for size, (before, after) in zip(x.shape, widths, strict=True)], x.dtype)
-    cut = tuple(
-        slice(max(-before, 0), max(size - max(-after, 0), 0)) for size, (before, after) in zip(x.shape, widths, strict=True)
-    )
-    return _padded(x[cut], [(max(before, 0), max(after, 0)) for before, after in widths], call, value)
-
-
-def _padded(x: np.ndarray, widths: Sequence[tuple[int, int]], call: Call, value: np.ndarray | None) -> np.ndarray:
-    if call.attributes["mode"] != "constant":
-        return np.pad(x, widths, _PAD_MODES[call.attributes["mode"]])  # type: ignore[call-overload]
-    fill: Any = call.attributes["value"] if call.since < 11 else 0
-    if value is not None:
-        if value.size != 1:
-            raise ValueError(f"its constant_value has the shape {value.shape}, expected a scalar")
-        fill = value.reshape(())
-    return np.pad(x, widths, constant_values=np.asarray(fill).astype(x.dtype))

@@ -5,6 +5,7 @@ A convolution over one axis with constant weights runs on a backend's packed mat
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ... import selector
-from .limits import allow
+from .limits import UNASKED, allow
 from .ops_matrix import PackedMatrix, packs
 from .registry import Call, maker, operator, plain
 
@@ -128,20 +129,36 @@ def _make_conv(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[.
     if weights is None or weights.ndim != 3 or call.attributes["group"] != 1 or not constant_bias:
         return lambda x, w, b=None: _convolve(call, x, w, b)
     matrix = weights.transpose(2, 1, 0).reshape(-1, len(weights))  # [k C, M]
-    if not packs(matrix):
+    if not packs(matrix) or (bias is not None and bias.shape != weights.shape[:1]):
         return lambda x, w, b=None: _convolve(call, x, w, b)
     packed = PackedMatrix(matrix, bias)
+    filters, channels, kernel = weights.shape
+    axis_of = functools.lru_cache(8)(lambda size: window_axes(call, (size,), (kernel,))[0])
 
     def run(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Any:
-        _check_input(call, x, w, b)
-        (axis,) = axes = window_axes(call, x.shape[2:], w.shape[2:])
-        allow((len(x), len(w), axis.out), x.dtype)
-        rows = np.ascontiguousarray(_padded(x, axes, 0, 0).swapaxes(1, 2))
+        if x.ndim != 3 or x.shape[1] != channels:
+            _check_input(call, x, w, b)
+        axis = axis_of(x.shape[2])
+        if len(x) * filters * axis.out > UNASKED:
+            allow((len(x), filters, axis.out), x.dtype)
         backend = selector.glue_backend()
-        y = backend.conv1d(packed.prepared(backend), rows, axis.out, axis.kernel, axis.stride, axis.dilation)
+        y = backend.conv1d(packed.prepared(backend), _rows(x, axis), axis.out, kernel, axis.stride, axis.dilation)
         return y.swapaxes(1, 2)
 
     return run
+
+
+def _rows(x: np.ndarray, axis: Axis) -> np.ndarray:
+    """x [N,C,size] -> [N,before + size + after,C], C-contiguous, zeros in the padding."""
+    if not axis.before and not axis.after:
+        return np.ascontiguousarray(x.swapaxes(1, 2))
+    count, channels, size = x.shape
+    length = axis.before + size + axis.after
+    if count * channels * length > UNASKED:
+        allow((count, channels, length), x.dtype)
+    rows = np.zeros((count, length, channels), x.dtype)
+    rows[:, axis.before : axis.before + size] = x.swapaxes(1, 2)
+    return rows
 
 
 # -- pooling --------------------------------------------------------------------------------------------------------------

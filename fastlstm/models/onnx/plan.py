@@ -1,41 +1,32 @@
 """A checked graph -> the order of work: what depends on constants alone is computed, weights are prepared, the rest are steps.
 
-``Plan.run`` takes the values of the inputs by name and returns those of the outputs; each value is dropped after its last use.
+``program`` runs the steps.
 """
 
 from __future__ import annotations
 
-import functools
+import copy
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from .checks import Checked
 from .limits import Allowance, TooLarge, current, running
+from .program import FAILURES, Program, Step, arrays, described, reason
 from .registry import OPERATORS, Call
 
-# What NumPy and the kernels raise for shapes and indices that do not fit; a graph with such a node is what is wrong.
-FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, NotImplementedError, TypeError, ValueError)
 FOLD_RATIO = 4
 
 
-class Step(NamedTuple):
-    """One node to run: the names of its inputs and outputs ("" for none), and the names that no later step uses."""
-
-    call: Call
-    run: Callable[..., Any]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    dtypes: tuple[str | None, ...]
-    last: tuple[str, ...]
-
-
 class Plan:
-    """The steps of one graph. ``problems`` lists what makers and constants said against it."""
+    """The steps of one graph. ``problems`` lists what makers and constants said against it.
 
-    def __init__(self, checked: Checked, outer: ChainMap[str, np.ndarray], fold: Allowance):
+    ``inputs``: the names of the values that ``run`` is given, in their order; a branch of an If finds out itself what it needs.
+    """
+
+    def __init__(self, checked: Checked, outer: ChainMap[str, np.ndarray], fold: Allowance, inputs: Sequence[str] | None = None):
         self.outputs = [value.name for value in checked.graph.outputs]
         self.problems: list[str] = []
         self._fold = fold
@@ -43,13 +34,14 @@ class Plan:
         visible = ChainMap(dict(checked.graph.constants), *outer.maps)
         for call in checked.calls:
             self._add(call, visible)
-        self.steps = _with_last_uses(self.steps, self.outputs)
         made = {name for step in self.steps for name in step.outputs}
         used = [*(name for step in self.steps for name in step.inputs), *self.outputs]
-        self.needs = {name for name in used if name and name not in made}
+        needs = {name for name in used if name and name not in made}
         # Of the constants only those that steps and outputs ask for at run time are kept.
-        self.constants = {name: visible[name] for name in self.needs if name in visible}
-        self.needs -= set(self.constants)
+        self.constants = {name: visible[name] for name in needs if name in visible}
+        self.inputs = sorted(needs - set(self.constants)) if inputs is None else list(inputs)
+        if not self.problems and needs <= {*self.constants, *self.inputs}:  # a graph with problems is not run
+            self._program = Program(self.steps, self.constants, self.inputs, self.outputs)
 
     def _add(self, call: Call, visible: ChainMap[str, np.ndarray]) -> None:
         operator = OPERATORS[call.domain, call.op]
@@ -65,13 +57,13 @@ class Plan:
         except FAILURES as error:
             self.problems.append(f"{described(call)}: {reason(error)}")
             return
-        self.steps.append(Step(call, run, call.inputs, call.outputs, call.dtypes, ()))
+        self.steps.append(Step(call, run, call.inputs, call.outputs))
 
     def _folded(self, call: Call, run: Callable, constants: Sequence[Any], visible: ChainMap[str, np.ndarray]) -> bool:
         """Computes a node of constants; False where the result is too large to be kept."""
         try:
             with running(self._fold), np.errstate(all="ignore"):
-                for name, array in zip(call.outputs, _arrays(run(*constants), call.dtypes), strict=False):
+                for name, array in zip(call.outputs, arrays(run(*constants), call.dtypes), strict=False):
                     if name:
                         self._fold.check(array.nbytes)
                         self._fold.taken += array.nbytes
@@ -89,64 +81,37 @@ class Plan:
         condition = visible.get(call.inputs[0])
         if condition is not None:
             branches = [branches[_truth(condition)]] * 2
-        captured = tuple(sorted(branches[0].needs | branches[1].needs))
-        inputs = (call.inputs[0], *captured)
-        self.steps.append(Step(call, functools.partial(_run_if, branches, captured), inputs, call.outputs, call.dtypes, ()))
+        captured = sorted({*branches[0].inputs, *branches[1].inputs})
+        self.steps.append(Step(call, _if_of(branches, captured), (call.inputs[0], *captured), call.outputs))
 
-    def run(self, given: Mapping[str, np.ndarray], allowance: Allowance) -> list[np.ndarray]:
-        """The outputs for the values in ``given``. ValueError, naming the node, where one cannot be computed."""
-        values: dict[str, np.ndarray] = {**self.constants, **given}
-        for step in self.steps:
-            try:
-                results = _arrays(step.run(*[values[name] if name else None for name in step.inputs]), step.dtypes)
-                for name, array in zip(step.outputs, results, strict=False):
-                    if name:
-                        allowance.check(array.nbytes)
-                        allowance.taken += array.nbytes
-                        values[name] = array
-            except FAILURES as error:
-                raise ValueError(f"{described(step.call)}: {reason(error)}") from error
-            for name in step.last:
-                allowance.taken -= values.pop(name).nbytes
-        return [values[name] for name in self.outputs]
+    def run(self, given: Sequence[np.ndarray], allowance: Allowance) -> list[np.ndarray]:
+        """The outputs for the values of ``inputs``. ValueError, naming the node, where one cannot be computed."""
+        return self._program.run(given, allowance)
+
+    def with_outputs(self, names: Sequence[str]) -> Plan:
+        """A plan of the same steps that returns other values, those that the steps make among them."""
+        plan = copy.copy(self)
+        plan.outputs = list(names)
+        plan._program = Program(self.steps, self.constants, self.inputs, plan.outputs)
+        return plan
 
 
-def _run_if(branches: Sequence[Plan], captured: Sequence[str], condition: np.ndarray, *arrays: np.ndarray) -> tuple:
-    chosen = branches[_truth(condition)]
-    given = {name: array for name, array in zip(captured, arrays, strict=True) if name in chosen.needs}
-    allowance = current()
-    before = allowance.taken
-    outputs = chosen.run(given, allowance)
-    allowance.taken = before  # what is left of the branch is counted as the outputs of this node
-    return tuple(outputs)
+def _if_of(branches: Sequence[Plan], captured: Sequence[str]) -> Callable[..., Any]:
+    """An If as a function of its condition and the arrays ``captured``."""
+    places = [[captured.index(name) for name in branch.inputs] for branch in branches]
+
+    def run(condition: np.ndarray, *arrays: np.ndarray) -> Any:
+        taken = _truth(condition)
+        allowance = current()
+        before = allowance.taken
+        outputs = branches[taken].run([arrays[place] for place in places[taken]], allowance)
+        allowance.taken = before  # what is left of the branch is counted as the outputs of this node
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    return run
 
 
 def _truth(condition: np.ndarray) -> bool:
     if condition.size != 1:
         raise ValueError(f"needs one truth value as its condition. Received the shape {condition.shape}")
-    return bool(condition.reshape(()))
-
-
-def _arrays(result: Any, dtypes: Sequence[str | None]) -> list[np.ndarray]:
-    """What a node returned as arrays of the dtypes that the standard says: NumPy makes scalars, and others of small integers."""
-    results = result if isinstance(result, tuple) else (result,)
-    return [np.asarray(array, dtype) for array, dtype in zip(results, dtypes, strict=False)]
-
-
-def described(call: Call) -> str:
-    return f"node {call.name!r} ({call.op})"
-
-
-def reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _with_last_uses(steps: Sequence[Step], outputs: Iterable[str]) -> list[Step]:
-    """The steps, each with the values made by steps that are not used after it."""
-    seen, made = set(outputs), {name for step in steps for name in step.outputs if name}
-    found = []
-    for step in reversed(steps):
-        used = dict.fromkeys(name for name in (*step.inputs, *step.outputs) if name in made and name not in seen)
-        seen.update(used)
-        found.append(step._replace(last=tuple(used)))
-    return found[::-1]
+    return bool(condition.item())

@@ -94,6 +94,28 @@ def plain(name: str, latest: int, run: Callable[..., Any]) -> None:
     maker(name, latest=latest)(lambda call, constants: run)
 
 
+class ByRank(dict[int, Any]):
+    """What a node works out from the rank of an input (axes, an index), once for each rank: ``by_rank[x.ndim]``."""
+
+    def __init__(self, find: Callable[[int], Any]):
+        super().__init__()
+        self._find = find
+
+    def __missing__(self, rank: int) -> Any:
+        self[rank] = found = self._find(rank)
+        return found
+
+
+def given(call: Call, k: int) -> bool:
+    """Whether a node has an input ``k``."""
+    return len(call.inputs) > k and bool(call.inputs[k])
+
+
+def computed(call: Call, constants: Sequence[np.ndarray | None], *places: int) -> bool:
+    """Whether one of these inputs is there and is no constant, so that what depends on it is not known before a call."""
+    return any(given(call, k) and constants[k] is None for k in places)
+
+
 def normal_axis(axis: int, rank: int) -> int:
     """An axis counted from the front. ValueError for one that is not there."""
     if not -rank <= axis < rank:

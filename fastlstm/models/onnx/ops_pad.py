@@ -1,0 +1,88 @@
+"""Pad: numbers before and after each axis, a constant or copies of what is there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .limits import allow
+from .registry import ByRank, Call, computed, given, ints, maker, normal_axes
+
+MODES = ("constant", "reflect", "edge", "wrap")  # NumPy has them under the same names
+
+
+def _unknown_mode(call: Call) -> str | None:
+    mode = call.attributes["mode"]
+    return None if mode in MODES else f"its mode {mode!r} is not one of {', '.join(MODES)}"
+
+
+# Axes up to this long are padded by indices that are kept.
+LONGEST_LINE = 2**14
+
+
+@maker("Pad", latest=25, refuses=_unknown_mode)
+def _make_pad(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
+    """Pads are an attribute up to opset 10 and an input since; negative ones cut."""
+    mode = call.attributes["mode"]
+    fill = call.attributes["value"] if call.since < 11 else None
+    widths = None
+    if not computed(call, constants, 1, 3):
+        told = call.attributes["pads"] if call.since < 11 else constants[1] if given(call, 1) else []
+        axes = constants[3] if given(call, 3) else None
+        widths = ByRank(lambda rank: _widths(rank, told, axes))
+
+    def run(x: np.ndarray, pads: Any = None, value: np.ndarray | None = None, axes: np.ndarray | None = None) -> Any:
+        pairs = widths[x.ndim] if widths is not None else _widths(x.ndim, [] if pads is None else pads, axes)
+        sizes = [size + max(before, 0) + max(after, 0) for size, (before, after) in zip(x.shape, pairs, strict=True)]
+        allow(sizes, x.dtype)
+        if any(before < 0 or after < 0 for before, after in pairs):
+            x = x[tuple(slice(max(-a, 0), max(n - max(-b, 0), 0)) for n, (a, b) in zip(x.shape, pairs, strict=True))]
+        return _framed(x, pairs, fill if value is None else value) if mode == "constant" else _continued(x, pairs, mode)
+
+    return run
+
+
+def _widths(rank: int, told: Any, axes: np.ndarray | None) -> list[tuple[int, int]]:
+    """(before, after) of each axis. ValueError where there are too many or too few."""
+    pads, which = ints(told), range(rank) if axes is None else normal_axes(ints(axes), rank)
+    if len(pads) != 2 * len(which):
+        raise ValueError(f"has {len(pads)} pads for {len(which)} axes")
+    widths = [(0, 0)] * rank
+    for axis, before, after in zip(which, pads, pads[len(which) :], strict=False):
+        widths[axis] = (before, after)
+    return widths
+
+
+def _framed(x: np.ndarray, widths: Sequence[tuple[int, int]], value: Any) -> np.ndarray:
+    """x with ``value`` (None: 0) around it; negative widths do nothing."""
+    fill = np.asarray(0 if value is None else value)
+    if fill.size != 1:
+        raise ValueError(f"its constant_value has the shape {fill.shape}, expected a scalar")
+    pairs = [(max(before, 0), max(after, 0)) for before, after in widths]
+    y = np.empty([size + before + after for size, (before, after) in zip(x.shape, pairs, strict=True)], x.dtype)
+    y[...] = fill.reshape(()).astype(x.dtype)
+    y[tuple(slice(before, before + size) for size, (before, _) in zip(x.shape, pairs, strict=True))] = x
+    return y
+
+
+def _continued(x: np.ndarray, widths: Sequence[tuple[int, int]], mode: str) -> np.ndarray:
+    """x with copies of its own numbers around it."""
+    for axis, (before, after) in enumerate(widths):
+        if before > 0 or after > 0:
+            before, after, size = max(before, 0), max(after, 0), x.shape[axis]
+            if before + size + after <= LONGEST_LINE:
+                x = x.take(_line(size, before, after, mode), axis)
+            else:
+                x = np.pad(x, [(before, after) if k == axis else (0, 0) for k in range(x.ndim)], mode)  # type: ignore[call-overload]
+    return x
+
+
+@functools.lru_cache(32)
+def _line(size: int, before: int, after: int, mode: str) -> np.ndarray:
+    """Which numbers of an axis stand along the padded one."""
+    line = np.pad(np.arange(size), (before, after), mode)  # type: ignore[call-overload]
+    line.flags.writeable = False
+    return line
