@@ -72,7 +72,7 @@ class Weights:
         self.parts = [self._direction(k, w, r, b, p) for k in range(settings.directions)]
         self.specs = [self._spec(part) for part in self.parts]
         self._prepared: dict[tuple[str, int], Any] = {}
-        self._plans: list[Any] = [None] * settings.directions
+        self.plans: list[Any] = [None] * settings.directions
 
     def _direction(self, k: int, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None) -> Direction:
         biases = np.zeros((2, 4 * self.units)) if b is None else b[k].reshape(2, -1)
@@ -115,7 +115,7 @@ class Weights:
 
     def run(self, k: int, x: np.ndarray, h: np.ndarray, c: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, ...]:
         """Direction ``k`` over x [N,T,I] -> y [N,T,U] in the order of time, h and c [N,U]."""
-        spec, plan = self.specs[k], self._plans[k]
+        spec, plan = self.specs[k], self.plans[k]
         if spec is None:
             return run_steps(self.parts[k], x, h, c, valid)
         ends = None if plan is None or selector.is_overridden() else plan(x, (h, c), valid, None)
@@ -128,7 +128,7 @@ class Weights:
         choice = selector.select(spec, x, valid)
         weights = self.prepared(choice.module, k)
         if choice.backend == "cpu":
-            self._plans[k] = cpu.plan_of_constants(spec, weights)
+            self.plans[k] = cpu.plan_of_constants(spec, weights)
         return choice.module.lstm_forward(spec, weights, *(cast(array, self.dtype) for array in (x, h, c)), valid)
 
 
@@ -153,6 +153,24 @@ def _units(settings: Settings, w: np.ndarray, r: np.ndarray, b: np.ndarray | Non
     return units
 
 
+def _run_quickly(weights: Weights, x: np.ndarray, h: np.ndarray | None, c: np.ndarray | None) -> tuple[np.ndarray, ...] | None:
+    """What ``run_lstm`` returns, where a call needs no conversion and nothing moved about; None for any other."""
+    plan, first, units = weights.plans[0], weights.settings.batch_first, weights.units
+    if plan is None or weights.settings.reverse != (False,) or h is None or c is None or x.ndim != 3 or selector.is_overridden():
+        return None
+    batch, steps = x.shape[:2] if first else x.shape[1::-1]
+    state = (batch, 1, units) if first else (1, batch, units)
+    if not (first or batch == 1 or steps == 1) or h.shape != state or c.shape != state:
+        return None
+    if batch * steps * max(x.shape[2], units) > UNASKED:
+        return None
+    ends = plan(x.reshape(batch, steps, x.shape[2]), (h.reshape(batch, units), c.reshape(batch, units)), None, None)
+    if ends is None:
+        return None
+    y, h_end, c_end = ends
+    return y.reshape((batch, steps, 1, units) if first else (steps, 1, batch, units)), h_end.reshape(state), c_end.reshape(state)
+
+
 def _valid_steps(lengths: np.ndarray, batch: int, steps: int) -> np.ndarray | None:
     """The mask [N,T] of ``sequence_lens`` [N]; None where all sequences are complete. ValueError for wrong lengths."""
     if lengths.shape != (batch,) or (lengths < 0).any() or (lengths > steps).any():
@@ -174,11 +192,13 @@ def _states(given: np.ndarray | None, name: str, shape: tuple[int, int, int], ba
 
 def run_lstm(
     weights: Weights, x: np.ndarray, lengths: np.ndarray | None, h: np.ndarray | None, c: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, ...]:
     """Y, Y_h, Y_c in the node's layout: x [T,N,I] -> Y [T,D,N,U]; with layout 1 [N,T,I] -> [N,T,D,U]; states [D,N,U] or [N,D,U].
 
     A sequence of length 0 has zeros for outputs and states, whatever its initial state, as in onnxruntime.
     """
+    if lengths is None and (found := _run_quickly(weights, x, h, c)) is not None:
+        return found
     settings, units, first = weights.settings, weights.units, weights.settings.batch_first
     if x.ndim != 3 or x.shape[2] != weights.features:
         raise ValueError(f"its X must have three axes, the last one {weights.features} long. Received: {x.shape}")

@@ -172,7 +172,7 @@ class _Door:
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         wanted = self._info.shape
-        return wanted is None or (len(shape) == len(wanted) and all([shape[axis] == size for axis, size in self._sizes]))
+        return wanted is None or (len(shape) == len(wanted) and all(shape[axis] == size for axis, size in self._sizes))
 
 
 def _own(array: np.ndarray, given: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> np.ndarray:

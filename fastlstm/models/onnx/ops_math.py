@@ -66,13 +66,17 @@ for _name, _latest, _run in (
     plain(_name, _latest, _broadcasting(_run))
 
 
+_ZERO_AND_ONE = {np.dtype(name): (np.zeros((), name), np.ones((), name)) for name in ("float16", "float32", "float64")}
+
+
 def _sigmoid(x: np.ndarray) -> Any:
     """1 / (1 + exp(-x)) without an overflow on either side."""
-    small = np.asarray(np.abs(x))
-    np.exp(np.negative(small, out=small), out=small)
-    y = np.where(x < 0, small, x.dtype.type(1))
-    small += 1
-    return np.divide(y, small, out=y)
+    zero, one = _ZERO_AND_ONE[x.dtype]
+    above = np.asarray(np.exp(np.minimum(x, zero)))  # exp(x) or 1
+    below = np.asarray(np.abs(x))
+    np.exp(np.negative(below, out=below), out=below)
+    below += one
+    return np.divide(above, below, out=above)
 
 
 for _name, _latest, _unary in (

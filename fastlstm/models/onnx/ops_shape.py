@@ -20,7 +20,7 @@ plain("Size", 25, lambda x: np.asarray(x.size, np.int64))
 
 
 # -- the same numbers in another shape ------------------------------------------------------------------------------------
-@maker("Transpose", latest=25)
+@maker("Transpose", latest=25, view=True)
 def _make_transpose(call: Call, constants: Constants) -> Callable[..., Any]:
     axes = call.attributes["perm"]
     if axes is None:
@@ -29,20 +29,21 @@ def _make_transpose(call: Call, constants: Constants) -> Callable[..., Any]:
     return lambda x: x.transpose(order)
 
 
-@maker("Reshape", latest=25)
+@maker("Reshape", latest=25, view=True)
 def _make_reshape(call: Call, constants: Constants) -> Callable[..., Any]:
     """A size of 0 is that of x, unless ``allowzero``; one size may be -1."""
     copies = not call.attributes.get("allowzero")
+    if computed(call, constants, 1):
+        return lambda x, shape: _reshaped(x, ints(shape), copies)
     told = constants[1]
-    if told is not None and told.size <= 64:
-        fixed = tuple(ints(told))
-        if min(fixed, default=1) >= (-1 if not copies else 1) or (0 not in fixed and min(fixed) == -1):
-            return lambda x, shape: x.reshape(fixed)
-    return functools.partial(_reshape, copies)
+    assert told is not None
+    if told.size <= 64 and told.min(initial=0) >= -1 and not (copies and 0 in told):
+        sizes = tuple(ints(told))
+        return lambda x, *_: x.reshape(sizes)
+    return lambda x, *_: _reshaped(x, ints(told), copies)
 
 
-def _reshape(copies: bool, x: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    sizes = ints(shape)
+def _reshaped(x: np.ndarray, sizes: list[int], copies: bool) -> np.ndarray:
     if copies:
         if any(size == 0 and axis >= x.ndim for axis, size in enumerate(sizes)):
             raise ValueError(f"cannot copy the sizes of {sizes} from the shape {x.shape}")
@@ -66,7 +67,7 @@ def _axes_of(call: Call, constants: Constants) -> Any:
     return constants[1] if given(call, 1) else call.attributes.get("axes")
 
 
-@maker("Squeeze", latest=25)
+@maker("Squeeze", latest=25, view=True)
 def _make_squeeze(call: Call, constants: Constants) -> Callable[..., Any]:
     if computed(call, constants, 1):
         return lambda x, axes: x.squeeze(normal_axes(ints(axes), x.ndim))
@@ -77,7 +78,7 @@ def _make_squeeze(call: Call, constants: Constants) -> Callable[..., Any]:
     return lambda x, *_: x.squeeze(places[x.ndim])
 
 
-@maker("Unsqueeze", latest=25)
+@maker("Unsqueeze", latest=25, view=True)
 def _make_unsqueeze(call: Call, constants: Constants) -> Callable[..., Any]:
     if computed(call, constants, 1):
         return lambda x, axes: x[_new_axes(ints(axes), x.ndim)]
@@ -109,7 +110,7 @@ def _expand(call: Call, x: np.ndarray, shape: np.ndarray) -> Any:
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------------
-@maker("Slice", latest=13)
+@maker("Slice", latest=13, view=True)
 def _make_slice(call: Call, constants: Constants) -> Callable[..., Any]:
     """Attributes up to opset 9, inputs since; indices out of range are cut as Python does it."""
     told = [*constants, None, None, None, None][1:5]

@@ -15,7 +15,7 @@ import numpy as np
 from .checks import Checked
 from .limits import Allowance, TooLarge, current, running
 from .program import FAILURES, Program, Step, arrays, described, reason
-from .registry import OPERATORS, Call
+from .registry import OPERATORS, Call, computed
 
 FOLD_RATIO = 4
 
@@ -57,7 +57,8 @@ class Plan:
         except FAILURES as error:
             self.problems.append(f"{described(call)}: {reason(error)}")
             return
-        self.steps.append(Step(call, run, call.inputs, call.outputs))
+        view = operator.view and not computed(call, constants, *range(1, len(call.inputs)))
+        self.steps.append(Step(call, run, call.inputs, call.outputs, view))
 
     def _folded(self, call: Call, run: Callable, constants: Sequence[Any], visible: ChainMap[str, np.ndarray]) -> bool:
         """Computes a node of constants; False where the result is too large to be kept."""
@@ -82,7 +83,7 @@ class Plan:
         if condition is not None:
             branches = [branches[_truth(condition)]] * 2
         captured = sorted({*branches[0].inputs, *branches[1].inputs})
-        self.steps.append(Step(call, _if_of(branches, captured), (call.inputs[0], *captured), call.outputs))
+        self.steps.append(Step(call, _if_of(branches, captured), (call.inputs[0], *captured), call.outputs, False))
 
     def run(self, given: Sequence[np.ndarray], allowance: Allowance) -> list[np.ndarray]:
         """The outputs for the values of ``inputs``. ValueError, naming the node, where one cannot be computed."""

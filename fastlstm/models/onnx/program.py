@@ -6,6 +6,7 @@ Every value has a slot in a list; slot 0 stands for an input that is left out, a
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,21 +20,23 @@ FAILURES = (ArithmeticError, AttributeError, LookupError, MemoryError, NotImplem
 
 
 class Step(NamedTuple):
-    """One node to run, and the names of its inputs and outputs ("" for none)."""
+    """One node to run, and the names of its inputs and outputs ("" for none). ``view``: as of an Operator, and it is one here."""
 
     call: Call
     run: Callable[..., Any]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    view: bool
 
 
 class Program:
     """``inputs``: the names of the values that a run is given, in their order; ``outputs``: of those that it returns.
 
-    Each value that a step makes is dropped after its last use.
+    Each value that a step makes is dropped after its last use. Views of views that nothing else uses run as one step.
     """
 
     def __init__(self, steps: Sequence[Step], constants: Mapping[str, np.ndarray], inputs: Sequence[str], outputs: Sequence[str]):
+        steps = _with_chains(steps, outputs)
         made = [name for step in steps for name in step.outputs]
         slots = {name: k for k, name in enumerate(dict.fromkeys(["", *inputs, *constants, *made]))}
         self._values: list[Any] = [constants.get(name) for name in slots]
@@ -69,13 +72,57 @@ class Program:
                     _keep(result, values, allowance, *rest[1:])
                     taken = allowance.taken
             except FAILURES as error:
-                raise ValueError(f"{described(rest[0])}: {reason(error)}") from error
+                call, cause = (error.call, error.cause) if isinstance(error, InChain) else (rest[0], error)
+                raise ValueError(f"{described(call)}: {reason(cause)}") from cause
             if last:
                 for slot in last:
                     taken -= values[slot].nbytes
                     values[slot] = None
                 allowance.taken = taken
         return [values[slot] for slot in self._outputs]
+
+
+class InChain(ValueError):
+    """What went wrong at one node of several that run as one step."""
+
+    def __init__(self, call: Call, cause: Exception):
+        super().__init__(str(cause))
+        self.call, self.cause = call, cause
+
+
+def _with_chains(steps: Sequence[Step], outputs: Iterable[str]) -> list[Step]:
+    """The steps, where each chain of views became one; of a view's inputs only the first is left."""
+    uses = Counter(name for step in steps for name in step.inputs)
+    uses.update(outputs)
+    chains: list[list[Step]] = []
+    ends: dict[str, list[Step]] = {}  # by the name of its last value
+    for step in steps:
+        chain = ends.get(step.inputs[0]) if step.view else None
+        if chain is None:
+            chains.append(chain := [])
+        chain.append(step)
+        if step.view and uses[step.outputs[0]] == 1 and step.outputs[0] not in outputs:
+            ends[step.outputs[0]] = chain
+    return [_as_one(chain) for chain in chains]
+
+
+def _as_one(chain: Sequence[Step]) -> Step:
+    first, last = chain[0], chain[-1]
+    if not first.view:
+        return first
+    if first is last:
+        return first._replace(inputs=first.inputs[:1])
+    views = [(step.run, step.call) for step in chain]
+
+    def run(x: np.ndarray) -> Any:
+        for view, call in views:
+            try:
+                x = view(x)
+            except FAILURES as error:
+                raise InChain(call, error) from error
+        return x
+
+    return Step(last.call, run, first.inputs[:1], last.outputs, True)
 
 
 def _keep(

@@ -46,6 +46,7 @@ class Operator(NamedTuple):
 
     ``refuses(call)``: why a node cannot be run, or None. ``result(call, given)``: dtypes of outputs that the schema
     leaves open, ``given`` those of the inputs, None where there is none.
+    ``view``: where no node makes its other inputs, the function takes the first one alone and only looks at it in another way.
     ``heavy``: costs more than its result is large, so that constants are not computed from it when a file is loaded.
     """
 
@@ -55,6 +56,7 @@ class Operator(NamedTuple):
     result: Callable[[Call, Sequence[str | None]], Sequence[str | None]] | None
     heavy: bool
     schema: Schema | None
+    view: bool
 
 
 OPERATORS: dict[tuple[str, str], Operator] = {}
@@ -68,12 +70,13 @@ def maker(
     heavy: bool = False,
     domain: str = "",
     schema: Schema | None = None,
+    view: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Registers a maker under operator names; arguments as in ``Operator``."""
 
     def register(make: Callable) -> Callable:
         for name in names:
-            OPERATORS[domain, name] = Operator(make, latest, refuses, result, heavy, schema)
+            OPERATORS[domain, name] = Operator(make, latest, refuses, result, heavy, schema, view)
         return make
 
     return register
