@@ -154,7 +154,7 @@ def _units(settings: Settings, w: np.ndarray, r: np.ndarray, b: np.ndarray | Non
 
 
 def _run_quickly(weights: Weights, x: np.ndarray, h: np.ndarray | None, c: np.ndarray | None) -> tuple[np.ndarray, ...] | None:
-    """What ``run_lstm`` returns, where a call needs no conversion and nothing moved about; None for any other."""
+    """What ``run_lstm`` returns, where a call needs no other dtype and x need not be turned; None for any other."""
     plan, first, units = weights.plans[0], weights.settings.batch_first, weights.units
     if plan is None or weights.settings.reverse != (False,) or h is None or c is None or x.ndim != 3 or selector.is_overridden():
         return None
@@ -164,7 +164,9 @@ def _run_quickly(weights: Weights, x: np.ndarray, h: np.ndarray | None, c: np.nd
         return None
     if batch * steps * max(x.shape[2], units) > UNASKED:
         return None
-    ends = plan(x.reshape(batch, steps, x.shape[2]), (h.reshape(batch, units), c.reshape(batch, units)), None, None)
+    turned = np.ascontiguousarray(x.reshape(batch, steps, x.shape[2]))
+    states = np.ascontiguousarray(h.reshape(batch, units)), np.ascontiguousarray(c.reshape(batch, units))
+    ends = plan(turned, states, None, None)
     if ends is None:
         return None
     y, h_end, c_end = ends

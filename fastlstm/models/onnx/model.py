@@ -151,13 +151,14 @@ class _Door:
 
     def __init__(self, info: ValueInfo):
         self._info, self._dtype = info, np.dtype(info.dtype)
+        self._exact = tuple(info.shape) if info.shape is not None else None  # with names of sizes in it no shape is equal
         self._sizes = [(axis, size) for axis, size in enumerate(info.shape or ()) if isinstance(size, int)]
 
     def __call__(self, value: Any) -> np.ndarray:
         """TypeError and ValueError that name the input."""
         exact = type(value) is np.ndarray and value.dtype is self._dtype
         array = value if exact else self._array(value)
-        if not self._fits(array.shape):
+        if array.shape != self._exact and not self._fits(array.shape):
             raise ValueError(f"The input {self._info.name!r} must have the shape {_shape(self._info)}. Received: {array.shape}")
         flags = array.flags
         return array if exact and flags.c_contiguous and flags.aligned else cast(array, self._dtype)

@@ -128,11 +128,13 @@ def _as_one(chain: Sequence[Step]) -> Step:
 def _keep(
     result: Any, values: list[Any], allowance: Allowance, targets: Sequence[int], dtypes: Sequence[np.dtype | None]
 ) -> None:
-    """Stores what a node returned: NumPy makes scalars too, and arrays of another dtype than the standard says."""
+    """Stores what a node returned: several arrays, and what NumPy makes beside arrays of the dtype that the standard says."""
     for array, slot in zip(arrays(result, dtypes), targets, strict=False):
         if slot:
-            allowance.check(array.nbytes)
-            allowance.taken += array.nbytes
+            size = array.nbytes
+            if allowance.taken + size > allowance.limit:
+                allowance.check(size)
+            allowance.taken += size
             values[slot] = array
 
 
