@@ -170,7 +170,8 @@ def calls_inside(long, short):
 def test_calls_overlap_and_python_runs_on_while_a_sequence_runs(kind):
     """A call that kept the GIL would let nothing happen between its ends: see the next test."""
     layer, x = long_call(kind)
-    assert calls_inside(lambda: layer(x), lambda: layer(x[:, :2])) >= 3
+    # A busy machine may leave this thread no processor for that long: the best of a few tries, since a held GIL would fail them all.
+    assert any(calls_inside(lambda: layer(x), lambda: layer(x[:, :2])) >= 3 for _ in range(5))
 
 
 def test_the_test_above_notices_a_held_gil():
