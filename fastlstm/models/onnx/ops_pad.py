@@ -40,7 +40,7 @@ def _make_pad(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..
         sizes = [size + max(before, 0) + max(after, 0) for size, (before, after) in zip(x.shape, pairs, strict=True)]
         if math.prod(sizes) > UNASKED:
             allow(sizes, x.dtype)
-        if min(min(pairs, default=(0, 0))) < 0 or min([after for _, after in pairs], default=0) < 0:
+        if min([min(pair) for pair in pairs], default=0) < 0:
             x = x[tuple(slice(max(-a, 0), max(n - max(-b, 0), 0)) for n, (a, b) in zip(x.shape, pairs, strict=True))]
         return _framed(x, pairs, fill if value is None else value) if mode == "constant" else _continued(x, pairs, mode)
 
