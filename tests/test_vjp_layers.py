@@ -322,9 +322,10 @@ def test_an_empty_gradient_path_gives_zeros():
 def test_every_layer_has_been_looked_at():
     """A new layer needs a backward, and a place in this file or in test_vjp_recurrent."""
     recurrent = {"LSTM", "LSTMCell", "ConvLSTM1D", "Bidirectional"}
-    # In test_functional, test_merging, test_more_glue, test_plain_recurrent and test_torch_lstm.
+    # In test_functional, test_merging, test_more_glue, test_plain_recurrent, test_time_major and test_torch_lstm.
     elsewhere = {"Functional", "GRU", "SimpleRNN", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "SpatialDropout1D"}
     elsewhere |= {"Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract", "Dot", "Attention"}
     elsewhere |= {"AdditiveAttention", "GaussianDropout", "GaussianNoise", "ConvLSTM2D", "ProjectedLSTM", "TorchLSTM"}
+    elsewhere |= {"TimeMajor"}
     tested = {name for name, value in globals().items() if isinstance(value, type) and issubclass(value, layers.Layer)}
     assert set(layers.LAYERS) - recurrent - elsewhere - tested == set()

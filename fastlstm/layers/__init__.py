@@ -46,6 +46,7 @@ from .pooling import (
 from .projected_lstm import ProjectedLSTM
 from .reshaping import Cropping1D, Permute, RepeatVector, Reshape, UpSampling1D, ZeroPadding1D
 from .time_distributed import TimeDistributed
+from .time_major import TimeMajor
 from .torch_lstm import TorchLSTM
 from .torch_weights import torch_state_dict
 from .wrapper import deserialize, serialize
@@ -78,6 +79,7 @@ LAYERS: dict[str, type[Layer]] = {
         RepeatVector,
         Reshape,
         TimeDistributed,
+        TimeMajor,
         UpSampling1D,
         ZeroPadding1D,
         ELU,
@@ -158,6 +160,7 @@ __all__ = [
     "SpatialDropout1D",
     "Subtract",
     "TimeDistributed",
+    "TimeMajor",
     "TorchLSTM",
     "UpSampling1D",
     "ZeroPadding1D",

@@ -72,6 +72,11 @@ class Model(Trainer):
         """True if any layer carries its state from call to call."""
         return any(getattr(layer, "stateful", False) for layer in self._layers)
 
+    @property
+    def time_major(self) -> bool:
+        """Whether the model holds layers that old files had with ``time_major=True``: axis 0 of its inputs is time."""
+        return any(getattr(layer, "time_major", False) for layer in self._layers)
+
     def mask_after_call(self, inputs: Any, mask: Any) -> Any:
         """As the layers said in the call: running them again would draw dropout and carry states a second time."""
         return last_masks().get(self)

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..layers import Bidirectional, InputLayer, Layer
+from ..layers import Bidirectional, InputLayer, Layer, TimeMajor
 from ..layers.nest import flatten, mapped
 from ..layers.operations import Operation
 from ..layers.plain_recurrent import PlainRecurrent
@@ -330,7 +330,7 @@ def _operation_options(layer: Operation, options: dict[str, Any]) -> dict[str, A
 
 def _as_called_now(layer: Layer, inputs: list[Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The arguments of a call of Keras 2: an initial state came in the list of inputs, a list of one tensor was that tensor."""
-    recurrent = isinstance(layer, RecurrentLayer | PlainRecurrent | Bidirectional)
+    recurrent = isinstance(layer, RecurrentLayer | PlainRecurrent | Bidirectional | TimeMajor)
     if recurrent and len(inputs) > 1:
         return inputs[0], {**options, "initial_state": inputs[1:]}
     several = len(inputs) > 1 or getattr(layer, "takes_list", False)

@@ -49,6 +49,9 @@ _RENAMED = {
     "Model": "Functional",
 }
 _MODELS = ("Sequential", "Functional")
+# Layers of Keras 2 that ran along the first axis where they were told ``time_major=True``; a Bidirectional did as its halves.
+_TIME_MAJOR = ("LSTM", "GRU", "SimpleRNN")
+_HALVES = ("layer", "backward_layer")
 _FUNCTIONS = ("activation", "recurrent_activation")
 _OBJECTS = ("_initializer", "_regularizer", "_constraint")
 
@@ -144,9 +147,14 @@ class Origin:
         if known in _MODELS:
             _check_stack(config, where)
             return {**entry, "class_name": known, "config": dict(config)}
+        time_major = self._is_time_major(known, config)
+        if time_major:
+            config = _batch_major(config)
         kept = {key: value for key, value in config.items() if not _droppable(key, value, known)}
-        kept = self._of_its_version(self._named(kept), class_name)
-        return {**entry, "class_name": known, "config": self._inner(kept, where)}
+        kept = self._inner(self._of_its_version(self._named(kept), class_name), where)
+        if time_major:
+            return {**entry, "class_name": "TimeMajor", "config": {"layer": {"class_name": known, "config": kept}}}
+        return {**entry, "class_name": known, "config": kept}
 
     def _inner(self, config: dict[str, Any], where: str) -> dict[str, Any]:
         """The config with the dicts of its inner layers cleaned, or made where they are the caller's."""
@@ -159,7 +167,21 @@ class Origin:
                 cleaned = self.cleaned(inner, what)
                 ours = self.custom_class(inner) is None and cleaned["class_name"] not in _MODELS
                 config[key] = cleaned if ours else self.make_inner(inner, cleaned, what)
+                if cleaned["class_name"] == "TimeMajor" or getattr(config[key], "time_major", False):
+                    raise ValueError(
+                        f"{what} has time_major=True, which fastlstm knows of layers that are called by the model itself, and of "
+                        "both halves of a Bidirectional alike"
+                    )
         return config
+
+    def _is_time_major(self, known: str, config: Mapping[str, Any]) -> bool:
+        """Whether a layer of Keras 2 has the time on the first axis; Keras 3 has none such."""
+        if known == "Bidirectional":
+            halves = [config[key] for key in _HALVES if isinstance(config.get(key), Mapping)]
+            inner = [(half.get("class_name"), half.get("config")) for half in halves if self.custom_class(half) is None]
+            told = [isinstance(one, Mapping) and self._is_time_major(_RENAMED.get(name, name), one) for name, one in inner]
+            return bool(told) and all(told) and len(told) == len(halves)
+        return self.legacy and known in _TIME_MAJOR and config.get("time_major") is True
 
     # -- what it means --------------------------------------------------------------------------------------------
     def _named(self, config: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +240,15 @@ def _check_stack(config: Mapping[str, Any], where: str) -> None:
     entries = config.get("layers")
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         raise ValueError(f"{where}: its config must have a list 'layers' of JSON objects")
+
+
+def _batch_major(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a layer, or of a Bidirectional with its halves, without the word that it is time-major."""
+    kept = {key: value for key, value in config.items() if key != "time_major"}
+    for key in _HALVES:
+        if isinstance(kept.get(key), Mapping):
+            kept[key] = {**kept[key], "config": _batch_major(kept[key]["config"])}
+    return kept
 
 
 def _instance(custom: Any, value: Any) -> Any:

@@ -26,17 +26,19 @@ def as_functional(model: Any) -> Functional:
 
 
 def sample_inputs(model: Any, samples: int = SAMPLES, seed: int = SEED) -> list[np.ndarray]:
-    """One array for each input of a built model, batch axis first; free sizes are 16.
+    """One array for each input of a built model, batch axis first; free sizes are 16 (of time-major models ``samples``).
 
     Numbers are from N(0, 1); for an Embedding they are integers that it takes. Where a mask is made of the values, some
     sequences are padded at their end.
     """
     draw = np.random.default_rng(seed)
+    # Axis 1 is the batch of a time-major model; states of one come batch first, so that all free sizes must be the same.
+    free = samples if model.time_major else STEPS
     graph = as_functional(model)
     arrays = []
     for tensor in graph.inputs:
         ends = _ends(graph, tensor)
-        shape = [tensor.shape[0] or samples, *(STEPS if size is None else size for size in tensor.shape[1:])]
+        shape = [tensor.shape[0] or samples, *(free if size is None else size for size in tensor.shape[1:])]
         arrays.append(_padded(_drawn(draw, shape, tensor, ends), ends))
     return arrays
 

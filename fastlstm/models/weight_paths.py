@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..layers.base import Layer
+from ..layers.time_major import TimeMajor
 from ..serialization import to_snake_case
 from ..variable import Variable
 
@@ -18,13 +19,19 @@ def groups(layers: list[Layer]) -> Iterator[tuple[str, Layer]]:
     """Group name of every layer: its class name in snake case, numbered in the order of the layers."""
     counts: collections.Counter[str] = collections.Counter()
     for layer in layers:
-        name = to_snake_case(type(layer).__name__)
+        name = to_snake_case(type(_kept(layer)).__name__)
         yield (f"{name}_{counts[name]}" if counts[name] else name), layer
         counts[name] += 1
 
 
+def _kept(layer: Any) -> Any:
+    """The layer whose place a file knows: to the Keras that had time-major layers they were LSTM, GRU, … like all others."""
+    return layer.layer if isinstance(layer, TimeMajor) else layer
+
+
 def holders(path: str, layer: Any) -> Iterator[tuple[str, Layer]]:
     """The path of a layer and of all layers inside it: each keeps its own variables in the group "<path>/vars"."""
+    layer = _kept(layer)
     yield path, layer
     if hasattr(layer, "layers"):
         for name, inner in groups(layer.layers):

@@ -28,6 +28,11 @@ def save_model(model: Model, filepath: Any, overwrite: bool = True) -> None:
     from ..io.keras_writer import write_keras_file
 
     suffix = _check_target(filepath, (".keras", ".npz", ".safetensors"), overwrite)
+    if suffix == ".keras" and model.time_major:
+        raise ValueError(
+            f'The model "{model.name}" of Keras 2 has layers with time_major=True, which Keras 3 does not have; fastlstm\'s .npz '
+            "and .safetensors files can hold it"
+        )
     placed, names = placed_variables(model)
     if suffix != ".keras":
         save_own(model, filepath, placed)
@@ -109,7 +114,7 @@ def _entry(layer: Any, input_shape: Any) -> dict[str, Any]:
     for attribute, key in (("forward_layer", "layer"), ("backward_layer", "backward_layer"), ("layer", "layer")):
         inner = getattr(layer, attribute, None)
         if isinstance(inner, Layer) and isinstance(config.get(key), dict):
-            shape = input_shape if attribute != "layer" else [input_shape[0], *input_shape[2:]]
+            shape = input_shape if attribute != "layer" else list(layer._child_shape(input_shape))
             config[key] = _entry(inner, shape)
     if layer.weights or type(layer).__name__ in _BUILT or any(isinstance(getattr(layer, name, None), Layer) for name in INNER):
         entry["build_config"] = {"input_shape": list(input_shape)}

@@ -122,7 +122,7 @@ class Stream:
     the front, so that every evaluation sees the same samples.
     """
 
-    def __init__(self, batches: ArrayBatches | IterableBatches, steps: int | None = None):
+    def __init__(self, batches: Iterable[Batch], steps: int | None = None):
         self.batches, self.steps = batches, steps
         self._pass: Iterator[Batch] | None = None
 

@@ -44,6 +44,11 @@ class Trainer(Layer):
         """The batch size that a stateful model was built for, else None."""
         return None
 
+    @property
+    def time_major(self) -> bool:
+        """True if axis 0 of the inputs is time, along which no batches can be cut."""
+        return False
+
     # -- compile --------------------------------------------------------------------------------------------------
     def compile(
         self,
@@ -171,6 +176,8 @@ class Trainer(Layer):
         for name, value in {**steps, "validation_batch_size": validation_batch_size}.items():
             if value is not None:
                 positive_int(value, name)
+        if validation_split and self.time_major:
+            raise ValueError(f'`validation_split` would cut the time axis of the time-major model "{self.name}"')
         if validation_split and validation_data is None:
             from .batches import checked, split
 
@@ -288,7 +295,7 @@ class Trainer(Layer):
         shuffle: bool | str = False,
         class_weight: Any = None,
     ) -> Stream:
-        from .batches import ArrayBatches, IterableBatches, Stream, checked, is_arrays
+        from .batches import ArrayBatches, Batch, IterableBatches, Stream, checked, is_arrays
 
         if steps is not None:
             positive_int(steps, "steps")
@@ -296,6 +303,12 @@ class Trainer(Layer):
             if y is not None or weight is not None:
                 raise ValueError("Where `x` is an iterable of batches, `y` and `sample_weight` must come with the batches")
             return Stream(IterableBatches(x, class_weight, self._samples, self._answers), steps)
+        if self.time_major:  # one batch of all, in the order of time
+            x = self._samples(x)
+            self._batch_size(batch_size, len(x))
+            if y is None and weight is None:  # not ``checked``: states [N,U] beside x [T,N,D] are as long as the batch
+                return Stream([Batch(x, None, None)], steps)
+            return Stream(IterableBatches([(x, y, weight)], class_weight, self._samples, self._answers), steps)
         batch = checked(self._samples(x), *self._answers(y, weight), class_weight)
         return Stream(ArrayBatches(batch, self._batch_size(batch_size, len(batch.x)), shuffle), steps)
 
@@ -308,6 +321,7 @@ class Trainer(Layer):
         Args: ``x``: an array, or an iterable of batches, each x alone or first in a tuple. ``batch_size``: samples a batch; None:
         32, or what a stateful model was built for. ``verbose``: 1 a progress bar, 0 none, "auto" a bar if the work lasts longer
         than a second and stderr is a terminal. ``steps``: at most so many batches. ``callbacks``: hear of ``on_predict_…``.
+        A time-major model of an old file runs ``x`` [T,N,…] whole: ValueError for a ``batch_size`` below T and several batches.
         ValueError for a batch size or steps below 1, for an iterable without batches, and for a stateful model unless all
         batches are of the size it was built for (of an array checked before anything runs).
         """
@@ -328,6 +342,11 @@ class Trainer(Layer):
         with Progress(total, verbose) as progress:
             for batch in stream.once():
                 listed.call("on_predict_batch_begin", len(parts), {})
+                if parts and self.time_major:
+                    raise ValueError(
+                        f'The model "{self.name}" is time-major: what several batches give cannot be put together along axis 0. '
+                        "Call `predict_on_batch` for each"
+                    )
                 parts.append(self(batch.x, training=False))
                 listed.call("on_predict_batch_end", len(parts) - 1, {"outputs": parts[-1]})
                 progress.advance()
@@ -343,6 +362,13 @@ class Trainer(Layer):
 
     def _batch_size(self, batch_size: int | None, samples: int) -> int:
         """Samples a batch for ``samples`` samples. ValueError where a stateful model cannot take them."""
+        if self.time_major:
+            if batch_size is not None and positive_int(batch_size, "batch_size") < samples:
+                raise ValueError(
+                    f'The model "{self.name}" is time-major: batches would be cut along the time axis of {samples} steps. Leave '
+                    f"`batch_size` out. Received: batch_size={batch_size}"
+                )
+            return samples or 1
         static = self.static_batch_size
         size = min(positive_int(batch_size if batch_size is not None else static or 32, "batch_size"), samples or 1)
         if self.stateful and samples and (samples % size or size != (static or size)):
