@@ -137,11 +137,13 @@ def _predict(arguments: argparse.Namespace) -> None:
         return
     shape = report.input_shape(model)
     data = read_data(arguments.input, arguments.key)
+    if data.tabular and model.time_major:
+        raise ValueError(f"{data.name}: a .csv has no batch axis for the time-major model {arguments.model}; use .npy")
     x = sequences_of(data, shape, arguments.timesteps)
     print(report.heading(arguments.model, model, data, x), flush=True)
     prediction, seconds = _timed_predict(model, x, arguments.batch_size, data.name)
     print("\n" + report.prediction_text(prediction, data, max(arguments.rows, 0)))
-    facts = [*report.scores(prediction, data), report.speed(len(x), seconds)]
+    facts = [*report.scores(prediction, data), report.speed(len(x), seconds, report.unit(model))]
     if arguments.output is not None:
         write_array(arguments.output, prediction, report.class_names(data, prediction.shape[-1]))
         facts.append(("written", f"{arguments.output}: {report.described(prediction)}"))

@@ -110,13 +110,18 @@ def heading(path: str, model: Sequential, data: DataFile, x: np.ndarray) -> str:
     return facts(
         [
             ("model", f"{path}: {len(model.layers)} layers, {parameters:,} parameters, {_dtypes(model)}"),
-            ("input", f"{data.name}: {array}{_counted(len(x))} of {sequence}, {x.dtype}"),
+            ("input", f"{data.name}: {array}{_counted(len(x), unit(model))} of {sequence}, {x.dtype}"),
         ]
     )
 
 
-def _counted(count: int) -> str:
-    return "1 sequence" if count == 1 else f"{count:,} sequences"
+def unit(model: Any) -> str:
+    """What the first axis of a model's input counts."""
+    return "time step" if model.time_major else "sequence"
+
+
+def _counted(count: int, unit: str = "sequence") -> str:
+    return f"1 {unit}" if count == 1 else f"{count:,} {unit}s"
 
 
 def class_names(data: DataFile, count: int) -> list[str] | None:
@@ -214,9 +219,9 @@ def scores(prediction: np.ndarray, data: DataFile) -> list[tuple[str, str]]:
     return lines
 
 
-def speed(count: int, seconds: float) -> tuple[str, str]:
-    """How long the prediction took."""
-    return "speed", f"{count / max(seconds, 1e-9):,.0f} sequences/s ({_counted(count)} in {human_seconds(seconds)})"
+def speed(count: int, seconds: float, unit: str = "sequence") -> tuple[str, str]:
+    """How long the prediction took; ``unit``: what is counted."""
+    return "speed", f"{count / max(seconds, 1e-9):,.0f} {unit}s/s ({_counted(count, unit)} in {human_seconds(seconds)})"
 
 
 # -- installation -------------------------------------------------------------------------------------------------------

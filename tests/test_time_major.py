@@ -9,7 +9,7 @@ import pytest
 from central_differences import check_layer
 
 import fastlstm
-from fastlstm import GRU, LSTM, Bidirectional, Dense, Embedding, InputLayer, Masking, Sequential, selector
+from fastlstm import GRU, LSTM, Bidirectional, Dense, Embedding, InputLayer, Masking, Sequential, cli, selector
 from fastlstm.layers import SimpleRNN, TimeDistributed, TimeMajor
 
 h5py = pytest.importorskip("h5py", reason="reading .h5 files needs h5py")
@@ -310,6 +310,19 @@ def test_convert(tmp_path):
     with pytest.raises(ValueError, match="time_major=True"):
         convert(path, str(tmp_path / "m.keras"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.h5", "m.npz"]
+
+
+def test_predict_command(tmp_path, capsys):
+    model, _ = one_layer(tmp_path, "LSTM", return_sequences=True)
+    x = draw(50, N, D)
+    np.save(tmp_path / "x.npy", x)
+    np.savetxt(tmp_path / "x.csv", x[:, 0], delimiter=",")
+    code = cli.main(["predict", str(tmp_path / "m.h5"), str(tmp_path / "x.npy"), "-o", str(tmp_path / "y.npy")])
+    assert code == 0
+    assert "50 time steps of 3 x 2" in capsys.readouterr().out
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), model(x))
+    assert cli.main(["predict", str(tmp_path / "m.h5"), str(tmp_path / "x.csv")]) == 2
+    assert "time-major" in capsys.readouterr().err
 
 
 def test_keras_files_cannot_say_it(tmp_path):
