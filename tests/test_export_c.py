@@ -179,6 +179,12 @@ def prefix(model, x):
     return x
 
 
+def test_a_step_of_a_model_without_operations_copies_one_step(tmp_path):
+    export_c(made("nothing"), tmp_path / "nothing.h")
+    copies = re.findall(r"memcpy\(y, x, (\d+) \*", (tmp_path / "nothing.h").read_text())
+    assert copies == ["15", "3"]  # run's [5,3], step's [3]
+
+
 @pytest.mark.parametrize("isa", ["generic", "avx2", "avx512", "one_lane"])
 def test_memory_is_what_the_header_says(isa, tmp_path):
     """MEMORY_BYTES is exact for the widest vectors and for one lane, and enough for all."""

@@ -272,7 +272,7 @@ class Text:
                 source = target
             masked = (masked or operation.makes_mask) and not operation.ends_mask
         if not working:
-            lines += [f"memcpy(y, x, {numbers(self.before)} * sizeof(real));"]
+            lines += [f"memcpy(y, x, {numbers(self.before[1:] if stepping else self.before)} * sizeof(real));"]
         return [f"  {line}" for line in lines]
 
     def function(self, name: str, comment: list[str], stepping: bool) -> str:
