@@ -134,7 +134,7 @@ class Bidirectional(Layer):
         x = self._as_input(sequences, "sequences")
         if not self.built:
             self.build_once(x.shape)
-        forward_state, backward_state = _halves(initial_state, getattr(self.forward_layer, "state_count", 2))
+        forward_state, backward_state = _halves(initial_state, self._state_count)
         y = self.forward_layer(x, initial_state=forward_state, mask=mask, training=training)
         y_rev = self.backward_layer(x, initial_state=backward_state, mask=mask, training=training)
         return self._result(*self._outputs(y, y_rev))

@@ -12,7 +12,8 @@ import numpy as np
 from ..spec import MAX_NUMBERS, ConvLSTM1DSpec, as_count, conv_rows
 from .checks import data_format_of, int_tuple
 from .gated_cell import SHARED_ARGUMENTS, GatedCell, forward_to_cell, layer_config
-from .recurrent import RecurrentLayer, check_rank_of_shape
+from .recurrent import RecurrentLayer
+from .sequence_layer import check_rank_of_shape
 
 CELL_ARGUMENTS = ("filters", "kernel_size", "strides", "padding", "data_format", "dilation_rate", *SHARED_ARGUMENTS)
 

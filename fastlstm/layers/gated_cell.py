@@ -19,7 +19,8 @@ from ..spec import RecurrentSpec, check_weight_sizes, clip_rate
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights
 from .moving import moved_call, moved_vjp
-from .recurrent import check_axes, check_states, state_gradients
+from .recurrent import check_states, state_gradients
+from .sequence_layer import check_axes
 
 FLOAT_POLICIES = ("float32", "float64", "float16", "bfloat16")
 

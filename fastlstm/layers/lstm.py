@@ -10,7 +10,8 @@ from typing import Any
 
 from ..spec import RecurrentSpec, as_count, check_units, output_shape, weight_shapes
 from .gated_cell import SHARED_ARGUMENTS, GatedCell, forward_to_cell, layer_config
-from .recurrent import RecurrentLayer, check_rank_of_shape
+from .recurrent import RecurrentLayer
+from .sequence_layer import check_rank_of_shape
 
 CELL_ARGUMENTS = ("units", *SHARED_ARGUMENTS)
 

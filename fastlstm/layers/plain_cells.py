@@ -47,6 +47,7 @@ class PlainCell(Layer):
 
     arguments: tuple[str, ...] = ()
     gates = 1
+    ndim = 2  # axes of a step's input
 
     def __init__(self, arguments: dict[str, Any], /, **kwargs: Any):
         super().__init__(**kwargs)
@@ -77,6 +78,13 @@ class PlainCell(Layer):
     @property
     def output_size(self) -> int:
         return self.units
+
+    def state_shape(self, batch: int) -> tuple[int, int]:
+        """Shape of h: (N, U)."""
+        return batch, int(self.units)
+
+    def input_axes(self) -> dict[int, int]:
+        return {1: self.kernel.shape[0]}
 
     def _bias_shape(self, width: int) -> tuple[int, ...]:
         return (width,)
@@ -128,7 +136,7 @@ class PlainCell(Layer):
 
     def get_initial_state(self, batch_size: int | None = None) -> list[np.ndarray]:
         """One array of zeros [N,U] of the compute dtype."""
-        return [np.zeros((batch_size or 1, int(self.units)), self.storage_dtype)]
+        return [np.zeros(self.state_shape(batch_size or 1), self.storage_dtype)]
 
     def __call__(self, inputs: Any, states: Any, training: bool = False) -> Any:  # type: ignore[override]
         """One step: x [N,D] and the state [N,U], alone or in a list; returns (h, the state in the same form)."""

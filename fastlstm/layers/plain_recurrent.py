@@ -1,7 +1,7 @@
 """GRU and SimpleRNN: sequences of a cell with one state, in plain NumPy (terms of ``keras.layers``; keras-spec 5 to 8).
 
-In terms of ``plain_cells``; masks, states, ``go_backwards`` and outputs are those of LSTM. They are here so that models which
-hold them can be opened and trained; no kernel is compiled for them.
+In terms of ``plain_cells`` and ``sequence_layer``; masks, states, ``go_backwards`` and outputs are those of LSTM. They are here
+so that models which hold them can be opened and trained; no kernel is compiled for them.
 """
 
 from __future__ import annotations
@@ -11,77 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtypes, regularizers
-from ..arrays import as_mask, cast, check_rank, first_mask, require_array
+from .. import regularizers
+from ..arrays import as_mask, cast, require_array
 from ..spec import check_use_cudnn
-from ..variable import Variable
-from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
-from .plain_cells import GRU_ARGUMENTS, SIMPLE_ARGUMENTS, GRUCell, Masks, PlainCell, SimpleRNNCell
-from .recurrent import InputSpec, check_axes, check_rank_of_shape, state_gradients
+from .plain_cells import GRU_ARGUMENTS, SIMPLE_ARGUMENTS, GRUCell, Masks, SimpleRNNCell
+from .recurrent import state_gradients
+from .sequence_layer import FLAGS, SequenceLayer, check_rank_of_shape
 from .symbolic import is_symbolic, symbolic_call
 
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
-
-class PlainRecurrent(Layer):
+class PlainRecurrent(SequenceLayer):
     """Base of GRU and SimpleRNN. Call: ``layer(sequences, initial_state=None, mask=None, training=False)``: x [N,T,D] gives
     [N,U], or [N,T,U] with ``return_sequences``; with ``return_state`` the tuple (output, h)."""
 
-    supports_masking = True
-    state_count = 1
-
-    def __init__(self, cell: PlainCell, flags: dict[str, Any], /, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.cell = cell
-        self._layers = [cell]
-        for flag in _FLAGS:
-            setattr(self, flag, flags[flag])
-        self.states: list[Variable] | None = None
-        self.input_spec = InputSpec(ndim=3)
-
-    return_sequences: bool
-    return_state: bool
-    go_backwards: bool
-    stateful: bool
-    zero_output_for_mask: bool
+    state_names = "h"
     units: int
 
     @property
     def state_size(self) -> int:
         return self.cell.state_size
-
-    # -- build ----------------------------------------------------------------------------------------------------
-    def build(self, input_shape: Any) -> None:
-        """Creates the variables for inputs of ``input_shape``; a stateful layer needs its batch size and is reset."""
-        if self.built:
-            self.reset_state()
-            return
-        super().build(input_shape)
-
-    def _build(self, input_shape: Any) -> None:
-        check_rank_of_shape(input_shape, 3, self.name)
-        if self.stateful and input_shape[0] is None:
-            raise ValueError(
-                f"When using `stateful=True` in a RNN, the batch size must be static. Received: input_shape={tuple(input_shape)}"
-            )
-        self.cell.path = f"{self.name}/{self.cell.name}"
-        self.cell.build((input_shape[0], input_shape[2]))
-        self.input_spec = InputSpec(3, {2: int(input_shape[2])})
-        if self.stateful:
-            zeros = np.zeros((int(input_shape[0]), int(self.units)), dtypes.as_dtype(self.variable_dtype))
-            self.states = [Variable(zeros, f"{self.name}_state_h")]
-
-    def get_initial_state(self, batch_size: int | None = None) -> list[np.ndarray]:
-        """[h], zeros for ``batch_size`` samples."""
-        return self.cell.get_initial_state(batch_size)
-
-    def reset_state(self) -> None:
-        """Fills the carried state of a stateful layer with zeros; does nothing on other layers and before build."""
-        for state in self.states or []:
-            state.assign(np.zeros(state.shape, state.dtype))
-
-    reset_states = reset_state
 
     # -- call -----------------------------------------------------------------------------------------------------
     def __call__(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:  # type: ignore[override]
@@ -96,22 +45,12 @@ class PlainRecurrent(Layer):
 
     def _arguments(self, sequences: Any, initial_state: Any, mask: Any, training: bool) -> tuple:
         """x [N,T,D], mask [N,T] or None, h [N,U], dropout masks; in the arithmetic dtype. Builds the layer."""
-        self.check_runs_here(sequences)
-        x = require_array(sequences, "sequences")
-        check_rank(x, 3, self.name)
-        if x.shape[1] == 0:
-            raise ValueError(f'The argument `sequences` of layer "{self.name}" has no time steps. Received: shape {x.shape}')
-        check_axes(x.shape, self.input_spec.axes, self.name)
-        if self.states is not None and len(x) != self.states[0].shape[0]:
-            raise ValueError(
-                f'The stateful layer "{self.name}" was built for batch size {self.states[0].shape[0]}. '
-                f"Received: sequences.shape={x.shape}"
-            )
+        x = self._as_sequences(sequences)
         if not self.built:
             self.build_once(x.shape)
         valid = as_mask(mask, x.shape[0], x.shape[1])
         masks = self.cell.draw_masks(len(x), x.shape[2]) if training else Masks(None, None)
-        return self._arithmetic(x), valid, self._start_state(initial_state, len(x)), masks
+        return cast(x, self.arithmetic_dtype), valid, self._start_state(initial_state, len(x)), masks
 
     def _arithmetic(self, x: np.ndarray) -> np.ndarray:
         return cast(cast(x, self.storage_dtype), self.arithmetic_dtype)
@@ -209,12 +148,8 @@ class PlainRecurrent(Layer):
         shape = (*input_shape[:2], self.units) if self.return_sequences else state
         return [shape, state] if self.return_state else shape
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        output_mask = first_mask(mask) if self.return_sequences else None
-        return [output_mask, None] if self.return_state else output_mask
-
     def get_config(self) -> dict:
-        config = {**super().get_config(), **{flag: getattr(self, flag) for flag in _FLAGS}}
+        config = {**super().get_config(), **{flag: getattr(self, flag) for flag in FLAGS}}
         for name, value in self.cell._config_of(self.cell.arguments).items():
             config[name] = value
             if name == "bias_regularizer":

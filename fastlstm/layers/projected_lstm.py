@@ -24,7 +24,8 @@ from .checks import known_size, positive_int
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .lstm import LSTM
 from .prepared import Prepared
-from .recurrent import InputSpec, check_axes, check_rank_of_shape, state_gradients
+from .recurrent import state_gradients
+from .sequence_layer import InputSpec, check_axes, check_rank_of_shape
 from .symbolic import is_symbolic, symbolic_call
 
 

@@ -1,7 +1,7 @@
-"""RecurrentLayer: the call of a recurrent layer: masks, initial state, stateful, dropout, choice of a backend.
+"""RecurrentLayer: the call of a recurrent layer: masks, initial state, dropout, choice of a backend.
 
-In terms of a cell (``gated_cell``: the variables and the spec) and ``selector``. LSTM and ConvLSTM1D derive from it.
-Source: keras-spec 5 to 9 and 18.
+In terms of ``sequence_layer``, ``selector`` and a cell (``gated_cell``: the variables and the spec). LSTM and ConvLSTM1D derive
+from it. Source: keras-spec 5 to 9 and 18.
 """
 
 from __future__ import annotations
@@ -11,53 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from .. import devices, dtypes, selector
-from ..arrays import as_mask, cast, check_rank, first_mask, mask_of_lengths, require_array
+from .. import devices, selector
+from ..arrays import as_mask, cast, mask_of_lengths, require_array
 from ..backends import cpu
 from ..spec import RecurrentSpec, check_use_cudnn
-from ..variable import Variable
-from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .moving import moved_call, moved_vjp
+from .sequence_layer import SequenceLayer
 from .symbolic import is_symbolic, symbolic_call
 
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
+class RecurrentLayer(SequenceLayer):
+    """Base of LSTM and ConvLSTM1D: a SequenceLayer whose steps a backend runs."""
 
-class InputSpec:
-    """What a layer accepts: ``ndim`` axes, and sizes of axes in ``axes`` once it is built."""
-
-    def __init__(self, ndim: int, axes: dict[int, int] | None = None):
-        self.ndim, self.axes = ndim, axes or {}
-
-    def __repr__(self) -> str:
-        return f"InputSpec(ndim={self.ndim}, axes={self.axes})"
-
-
-class RecurrentLayer(Layer):
-    """Base of LSTM and ConvLSTM1D. ``cell`` holds the variables; the flags are Keras' own."""
-
-    supports_masking = True
     runs_on_gpu = True
 
     def __init__(self, cell: Any, flags: dict[str, Any], use_cudnn: Any, /, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.cell = cell
-        self._layers = [cell]
-        for flag in _FLAGS:
-            setattr(self, flag, flags[flag])
+        super().__init__(cell, flags, **kwargs)
         self.use_cudnn = check_use_cudnn(use_cudnn)
-        self.states: list[Variable] | None = None
-        self.input_spec = InputSpec(ndim=cell.ndim + 1)
 
     _plan: Any
     _revision: int
-    return_sequences: bool
-    return_state: bool
-    go_backwards: bool
-    stateful: bool
-    unroll: bool
-    zero_output_for_mask: bool
 
     @property
     def spec(self) -> RecurrentSpec:
@@ -70,40 +44,6 @@ class RecurrentLayer(Layer):
             use_cudnn=self.use_cudnn,
             storage=self.compute_dtype,
         )
-
-    # -- build --------------------------------------------------------------------------------------------------
-    def build(self, input_shape: Any) -> None:
-        """Creates the variables for inputs of ``input_shape``; a stateful layer needs its batch size and is reset."""
-        if self.built:
-            self.reset_state()
-            return
-        super().build(input_shape)
-
-    def _build(self, input_shape: Any) -> None:
-        check_rank_of_shape(input_shape, self.input_spec.ndim, self.name)
-        if self.stateful and input_shape[0] is None:
-            raise ValueError(
-                "When using `stateful=True` in a RNN, the batch size must be static. Found dynamic batch size: "
-                f"input_shape={tuple(input_shape)}"
-            )
-        self.cell.path = f"{self.name}/{self.cell.name}"
-        self.cell.build((input_shape[0], *input_shape[2:]))
-        self.input_spec = InputSpec(self.input_spec.ndim, {axis + 1: size for axis, size in self.cell.input_axes().items()})
-        if self.stateful:
-            dtype = dtypes.as_dtype(self.variable_dtype)
-            shape = self.cell.state_shape(int(input_shape[0]))
-            self.states = [Variable(np.zeros(shape, dtype), f"{self.name}_state_{k}") for k in "hc"]
-
-    def get_initial_state(self, batch_size: int | None = None) -> list[np.ndarray]:
-        """[h, c], zeros for ``batch_size`` samples, as a call without ``initial_state`` starts; see the cell's."""
-        return self.cell.get_initial_state(batch_size)
-
-    def reset_state(self) -> None:
-        """Fills the carried states of a stateful layer with zeros; does nothing on other layers and before build."""
-        for state in self.states or []:
-            state.assign(np.zeros(state.shape, state.dtype))
-
-    reset_states = reset_state
 
     # -- call ---------------------------------------------------------------------------------------------------
     def __call__(  # type: ignore[override]
@@ -281,22 +221,6 @@ class RecurrentLayer(Layer):
         drops = bool(training) and (self.cell.dropout > 0 or self.cell.recurrent_dropout > 0)
         return selector.select(self.spec, x, as_mask(mask, x.shape[0], x.shape[1]), training=drops)
 
-    def _as_sequences(self, sequences: Any) -> np.ndarray:
-        x = require_array(sequences, "sequences")
-        self.check_runs_here(x)
-        check_rank(x, self.input_spec.ndim, self.name)
-        if x.shape[1] == 0:
-            raise ValueError(
-                f'The argument `sequences` of layer "{self.name}" has no time steps. Received: sequences.shape={x.shape}'
-            )
-        check_axes(x.shape, self.input_spec.axes, self.name)
-        if self.states is not None and x.shape[0] != self.states[0].shape[0]:
-            raise ValueError(
-                f'The stateful layer "{self.name}" was built for batch size {self.states[0].shape[0]}. '
-                f"Received: sequences.shape={x.shape}"
-            )
-        return cast(x, self.storage_dtype)
-
     def _start_states(self, initial_state: Any, x: np.ndarray) -> list[np.ndarray]:
         """[h, c] of the arithmetic dtype, where x lives: the caller's, the carried ones of a stateful layer, or zeros."""
         shape, arithmetic = self.cell.state_shape(len(x)), self.arithmetic_dtype
@@ -308,13 +232,6 @@ class RecurrentLayer(Layer):
         for state in states:
             devices.check_home(state, x, "initial_state", "sequences")
         return states
-
-    # -- shapes, masks, config ----------------------------------------------------------------------------------
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """The time mask goes on with return_sequences (not turned round by go_backwards, as in Keras); states have none."""
-        mask = first_mask(mask)
-        output_mask = mask if self.return_sequences else None
-        return [output_mask, None, None] if self.return_state else output_mask
 
 
 def state_gradients(gradients: Sequence[np.ndarray], given: Sequence[Form]) -> list[np.ndarray | None]:
@@ -339,29 +256,6 @@ def into_buffer(out: Any, output: np.ndarray, x: np.ndarray) -> np.ndarray:
         raise ValueError("The argument `out` must be writable, C-contiguous and apart from `sequences`")
     out[...] = output
     return out
-
-
-def check_rank_of_shape(shape: Any, ndim: int, layer: str) -> None:
-    """ValueError unless ``shape`` has ``ndim`` entries, each None or an integer of at least 0."""
-    if len(shape) != ndim:
-        raise ValueError(
-            f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim={ndim}, found ndim={len(shape)}. '
-            f"Full shape received: {tuple(shape)}"
-        )
-    if not all(size is None or (isinstance(size, (int, np.integer)) and size >= 0) for size in shape):
-        raise ValueError(
-            f'Layer "{layer}" cannot be built: `input_shape` must hold None or integers >= 0. Received: {tuple(shape)}'
-        )
-
-
-def check_axes(shape: tuple, axes: dict[int, int], layer: str) -> None:
-    """ValueError unless each axis in ``axes`` has the size that the layer was built for."""
-    for axis, size in axes.items():
-        if shape[axis] != size:
-            raise ValueError(
-                f'Input 0 of layer "{layer}" is incompatible with the layer: expected axis {axis} of input shape to have '
-                f"value {size}, but received input with shape {shape}"
-            )
 
 
 def check_states(states: Any, name: str, shape: tuple, storage: np.dtype, arithmetic: np.dtype) -> list[np.ndarray]:

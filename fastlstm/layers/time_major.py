@@ -14,7 +14,7 @@ from ..arrays import check_rank, first_mask, require_array
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, with_activity_losses
 from .nest import is_several_shapes
-from .recurrent import check_rank_of_shape
+from .sequence_layer import check_rank_of_shape
 from .symbolic import is_symbolic, symbolic_call
 from .wrapper import inner_layer, serialize
 

@@ -18,7 +18,7 @@ from .checks import one_of, positive_int
 from .gradients import Form, Gradients, Pullback, cotangents, like, with_activity_losses
 from .lstm import LSTM
 from .projected_lstm import ProjectedLSTM
-from .recurrent import InputSpec, check_rank_of_shape
+from .sequence_layer import InputSpec, check_rank_of_shape
 from .symbolic import is_symbolic, symbolic_call
 from .wrapper import build_inner
 
