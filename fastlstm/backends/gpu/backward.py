@@ -11,9 +11,8 @@ import numpy as np
 
 from ... import devices
 from ...spec import RecurrentSpec
-from ..cpu import ACTIVATION_NUMBERS
 from . import kernels, structs
-from .forward import Tape
+from .forward import Tape, sample_stride, step_members
 from .layout import Windows, batch_major, joined, parts
 
 
@@ -61,20 +60,13 @@ def _steps_back(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, dout
 
 def _struct_without_steps(spec: RecurrentSpec, tape: Tape, dh: Any, dc: Any, doutput: Any) -> np.ndarray:
     """The struct of a step back, but for what changes from step to step."""
-    layout = tape.layout
-    names = [ACTIVATION_NUMBERS[str(name)] for name in spec.activation_names()]
     return structs.filled(
         structs.BACK_IO,
         dh=dh,
         dc=dc,
         doutput=doutput,
-        dy_stride=layout.steps * layout.sample_rows * layout.units,
-        rows=layout.rows,
-        units=layout.units,
-        sample_rows=layout.sample_rows,
-        zero_output=int(spec.zero_output_for_mask),
-        activation=names[0],
-        recurrent_activation=names[1],
+        dy_stride=sample_stride(tape.layout),
+        **step_members(spec, tape.layout),
     )
 
 

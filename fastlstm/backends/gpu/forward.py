@@ -59,6 +59,24 @@ class Tape(NamedTuple):
     h_scales: Any  # [4,N,S,U] or None
 
 
+def step_members(spec: RecurrentSpec, layout: Layout) -> dict[str, int]:
+    """What the structs of a step forwards and of one back have in common."""
+    activation, recurrent_activation = (ACTIVATION_NUMBERS[str(name)] for name in spec.activation_names())
+    return {
+        "rows": layout.rows,
+        "units": layout.units,
+        "sample_rows": layout.sample_rows,
+        "zero_output": int(spec.zero_output_for_mask),
+        "activation": activation,
+        "recurrent_activation": recurrent_activation,
+    }
+
+
+def sample_stride(layout: Layout) -> int:
+    """Numbers from one sample's y, or dy, to the next one's."""
+    return layout.steps * layout.sample_rows * layout.units
+
+
 class Buffers:
     """The arrays of a call: states [slots,M,U], the carried output, y [N,T,S,U], the tape."""
 
@@ -84,19 +102,12 @@ class Buffers:
 
     def _cell_without_steps(self) -> np.ndarray:
         """The struct of a step's cells, but for what changes from step to step."""
-        layout, spec = self.layout, self.spec
-        names = [ACTIVATION_NUMBERS[str(name)] for name in spec.activation_names()]
         return structs.filled(
             structs.CELL_IO,
             output=self.output,
-            y_stride=layout.steps * layout.sample_rows * layout.units,
-            rows=layout.rows,
-            units=layout.units,
-            sample_rows=layout.sample_rows,
-            zero_output=int(spec.zero_output_for_mask),
-            activation=names[0],
-            recurrent_activation=names[1],
-            rounding=ROUNDING_NUMBERS[spec.storage],
+            y_stride=sample_stride(self.layout),
+            rounding=ROUNDING_NUMBERS[self.spec.storage],
+            **step_members(self.spec, self.layout),
         )
 
     def cell(self, step: int) -> np.ndarray:
