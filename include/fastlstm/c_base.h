@@ -90,40 +90,42 @@ FL_STATIC fastlstm_status fl_lstm_shape(const fastlstm_lstm *layer, fl_shape *s)
   return fl_check_shape(s, 4);
 }
 
+/* The sizes that the two convolutions have in common, into a cleared shape. */
+FL_STATIC fastlstm_status fl_convolution_sizes(ptrdiff_t rows, ptrdiff_t channels, ptrdiff_t filters, ptrdiff_t kernel_size,
+                                               ptrdiff_t strides, ptrdiff_t dilation_rate, fl_shape *s) {
+  if (rows < 1 || channels < 1 || filters < 1 || kernel_size < 1 || strides < 1 || dilation_rate < 1) return FASTLSTM_BAD_SIZE;
+  memset(s, 0, sizeof *s);
+  s->R = rows;
+  s->C = channels;
+  s->F = filters;
+  s->K = kernel_size;
+  s->stride = strides;
+  s->dilation = dilation_rate;
+  return FASTLSTM_OK;
+}
+
 FL_STATIC fastlstm_status fl_convlstm1d_shape(const fastlstm_convlstm1d *layer, fl_shape *s) {
   if (!layer) return FASTLSTM_NULL_POINTER;
-  if (layer->rows < 1 || layer->channels < 1 || layer->filters < 1 || layer->kernel_size < 1) return FASTLSTM_BAD_SIZE;
-  if (layer->strides < 1 || layer->dilation_rate < 1) return FASTLSTM_BAD_SIZE;
+  fastlstm_status status = fl_convolution_sizes(layer->rows, layer->channels, layer->filters, layer->kernel_size, layer->strides,
+                                                layer->dilation_rate, s);
+  if (status != FASTLSTM_OK) return status;
   if (layer->padding == FASTLSTM_CAUSAL) return FASTLSTM_BAD_PADDING;
-  memset(s, 0, sizeof *s);
-  s->R = layer->rows;
-  s->C = layer->channels;
-  s->F = layer->filters;
-  s->K = layer->kernel_size;
-  s->stride = layer->strides;
-  s->dilation = layer->dilation_rate;
   s->activation = layer->activation;
   s->recurrent_activation = layer->recurrent_activation;
   s->go_backwards = layer->go_backwards != 0;
   s->return_sequences = layer->return_sequences != 0;
   s->zero_output_for_mask = layer->zero_output_for_mask != 0;
-  const fastlstm_status status = fl_geometry(s, layer->padding);
+  status = fl_geometry(s, layer->padding);
   return status ? status : fl_check_shape(s, 4);
 }
 
 FL_STATIC fastlstm_status fl_conv1d_shape(const fastlstm_conv1d *layer, fl_shape *s) {
   if (!layer) return FASTLSTM_NULL_POINTER;
-  if (layer->rows < 1 || layer->channels < 1 || layer->filters < 1 || layer->kernel_size < 1) return FASTLSTM_BAD_SIZE;
-  if (layer->strides < 1 || layer->dilation_rate < 1) return FASTLSTM_BAD_SIZE;
-  memset(s, 0, sizeof *s);
-  s->R = layer->rows;
-  s->C = layer->channels;
-  s->F = layer->filters;
-  s->K = layer->kernel_size;
-  s->stride = layer->strides;
-  s->dilation = layer->dilation_rate;
+  fastlstm_status status = fl_convolution_sizes(layer->rows, layer->channels, layer->filters, layer->kernel_size, layer->strides,
+                                                layer->dilation_rate, s);
+  if (status != FASTLSTM_OK) return status;
   s->activation = layer->activation;
-  const fastlstm_status status = fl_geometry(s, layer->padding);
+  status = fl_geometry(s, layer->padding);
   return status ? status : fl_check_shape(s, 1);
 }
 
