@@ -95,21 +95,31 @@ def _places(value):
             yield from _places(value[key])
 
 
-def mutated_keras(data: bytes, draw: random.Random) -> bytes:
-    if draw.random() < 0.2:
-        return changed_bytes(data, draw)
+def members_of(data: bytes) -> dict[str, bytes]:
+    """The members of a zip archive by name."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    if draw.random() < 0.6:
-        members["config.json"] = changed_json(members["config.json"], draw)
-    else:
-        name = draw.choice(("config.json", "model.weights.h5", "model.weights.h5"))
-        members[name] = changed_bytes(members[name], draw)
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def archive_of(members: dict[str, bytes]) -> bytes:
+    """A zip archive of these members."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, member in members.items():
             archive.writestr(name, member)
     return buffer.getvalue()
+
+
+def mutated_keras(data: bytes, draw: random.Random) -> bytes:
+    if draw.random() < 0.2:
+        return changed_bytes(data, draw)
+    members = members_of(data)
+    if draw.random() < 0.6:
+        members["config.json"] = changed_json(members["config.json"], draw)
+    else:
+        name = draw.choice(("config.json", "model.weights.h5", "model.weights.h5"))
+        members[name] = changed_bytes(members[name], draw)
+    return archive_of(members)
 
 
 def mutated_h5(data: bytes, draw: random.Random) -> bytes:
@@ -128,19 +138,14 @@ def mutated_pt(data: bytes, draw: random.Random) -> bytes:
     """The bytes of the archive changed, or of its pickle, or of a storage."""
     if draw.random() < 0.2:
         return changed_bytes(data, draw)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    members = members_of(data)
     names = [name for name in members if name.endswith("/data.pkl")]
     if draw.random() < 0.25:
         names = [name for name in members if "/data/" in name or name.endswith("byteorder")]
     name = draw.choice(names)
     if members[name]:
         members[name] = changed_bytes(members[name], draw)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, member in members.items():
-            archive.writestr(name, member)
-    return buffer.getvalue()
+    return archive_of(members)
 
 
 def mutated_safetensors(data: bytes, draw: random.Random) -> bytes:
@@ -156,8 +161,7 @@ def mutated_npz(data: bytes, draw: random.Random) -> bytes:
     """The bytes of the archive changed, or of an array, or values of the text that says what the arrays are."""
     if draw.random() < 0.3:
         return changed_bytes(data, draw)
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    members = members_of(data)
     if draw.random() < 0.7:
         text = str(np.load(io.BytesIO(members["fastlstm.npy"]), allow_pickle=False))
         buffer = io.BytesIO()
@@ -166,11 +170,7 @@ def mutated_npz(data: bytes, draw: random.Random) -> bytes:
     else:
         name = draw.choice(sorted(members))
         members[name] = changed_bytes(members[name], draw)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, member in members.items():
-            archive.writestr(name, member)
-    return buffer.getvalue()
+    return archive_of(members)
 
 
 def mutated_own_safetensors(data: bytes, draw: random.Random) -> bytes:
