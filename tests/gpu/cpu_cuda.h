@@ -254,6 +254,9 @@ inline int atomic_add(unsigned *p, unsigned v) {
 #define FL_CPU_CUDA
 #define FL_SHARED(name) real *name = (real *)(((uintptr_t)cpu_cuda::current->block->shared.data() + 15) & ~(uintptr_t)15)
 #define FL_LOAD_FRESH(p) (*(p))
+struct __attribute__((aligned(16), may_alias)) fl_piece {
+  char bytes[16];
+};
 #define FL_WAITING() cpu_cuda::pause_as(cpu_cuda::WAITING)
 #define __global__
 #define __device__
@@ -266,7 +269,7 @@ inline int atomic_add(unsigned *p, unsigned v) {
 #define blockDim cpu_cuda::block_size
 #define gridDim cpu_cuda::grid_size
 #define __syncthreads() cpu_cuda::pause_as(cpu_cuda::AT_BARRIER)
-#define __threadfence()
 #define __shfl_xor_sync(mask, value, lanes) cpu_cuda::shuffle(value, (cpu_cuda::current->number % cpu_cuda::WARP) ^ (lanes))
 #define __shfl_sync(mask, value, lane) cpu_cuda::shuffle(value, lane)
-#define atomicAdd(p, v) cpu_cuda::atomic_add(p, v)
+inline void arrive(unsigned *place) { cpu_cuda::atomic_add(place, 1); }
+inline unsigned arrivals(const unsigned *place) { return *(const volatile unsigned *)place; }

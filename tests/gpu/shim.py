@@ -22,7 +22,7 @@ import numpy as np
 HERE = Path(__file__).parent
 BUILT = HERE.parent.parent / "build" / "gpu_shim"
 NO_COMPILER = "the kernels' logic is run through g++ or clang++, and neither is installed"
-KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\(')
+KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\(')
 STRUCT = re.compile(r"^struct (?:__align__\(\d+\) )?(\w+) \{", re.MULTILINE)
 FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-w")
 

@@ -1,6 +1,6 @@
 """The GPU backend: CUDA kernels through CuPy. Arrays in and out are CuPy arrays; nothing here moves one to or from the host.
 
-Kernels: ``fused`` (persistent: one launch for all steps of an LSTM; direct: one launch a step, captured as a CUDA graph),
+Kernels: ``fused`` (persistent: one launch for all steps; direct: one launch a step, captured as a CUDA graph),
 ``general`` (cuBLAS, then the cell), ``stepwise`` (activations over an axis or of the caller's own: CuPy array code, one step
 after the other).
 Verbs, shapes and errors as in ``backends.reference``. Importing this module imports no CuPy.

@@ -16,27 +16,42 @@ struct cell_io {
   int zero_output, activation, recurrent_activation, rounding;
 };
 
-/* Ends a step for unit u of row m. z: the pre-activations of i, f, c, o. */
-FL_INLINE void finish_cell(const cell_io &io, int m, int u, real z[4]) {
+/* What a step finds for unit u of row m. Looked up before the products are made, so that the loads are on their way meanwhile. */
+struct cell_before {
+  real c, h, output; /* h and output: where a mask is given */
+  int m, u, sample;
+  bool counts; /* the mask's value */
+};
+
+FL_INLINE cell_before look_up(const cell_io &io, int m, int u) {
   const size_t at = (size_t)m * io.units + u;
-  const int sample = m / io.sample_rows;
-  real c = io.c_in[at], h, output;
-  if (io.mask && !io.mask[sample]) {
-    h = io.h_in[at];
-    output = io.zero_output ? 0 : io.output[at];
-  } else {
+  cell_before before = {io.c_in[at], 0, 0, m, u, m / io.sample_rows, true};
+  if (io.mask) {
+    before.counts = io.mask[before.sample];
+    before.h = io.h_in[at];
+    if (!io.zero_output) before.output = io.output[at];
+  }
+  return before;
+}
+
+/* Ends a step. z: the pre-activations of i, f, c, o. Returns the new h. */
+FL_INLINE real finish_cell(const cell_io &io, const cell_before &before, real z[4]) {
+  const size_t row = before.m, at = row * io.units + before.u;
+  real c = before.c, h = before.h, output = before.output;
+  if (before.counts) {
     if (io.activation == FL_ACT_TANH && io.recurrent_activation == FL_ACT_SIGMOID)
       FL(cell)(FL_CELL_TANH_SIGMOID, FL_ACT_TANH, FL_ACT_SIGMOID, io.rounding, z, &c, &h);
     else
       FL(cell)(FL_CELL_ANY, io.activation, io.recurrent_activation, io.rounding, z, &c, &h);
     output = h;
     if (io.gates)
-      for (int g = 0; g < 4; g++) io.gates[((size_t)m * 4 + g) * io.units + u] = z[g];
+      for (int g = 0; g < 4; g++) io.gates[(row * 4 + g) * io.units + before.u] = z[g];
   }
   io.c_out[at] = c;
   io.h_out[at] = h;
   if (io.output) io.output[at] = output;
-  if (io.y) io.y[sample * io.y_stride + (size_t)(m % io.sample_rows) * io.units + u] = output;
+  if (io.y) io.y[before.sample * io.y_stride + (row - (size_t)before.sample * io.sample_rows) * io.units + before.u] = output;
+  return h;
 }
 
 struct back_io {

@@ -17,7 +17,7 @@ extern "C" __global__ void cell_forward(const cell_io io, const z_part projected
       z[g] = z_at(projected, m, g, u) + z_at(recurrent, m, g, u);
       if (bias) z[g] += bias[g * io.units + u];
     }
-    finish_cell(io, m, u, z);
+    finish_cell(io, look_up(io, m, u), z);
   }
 }
 

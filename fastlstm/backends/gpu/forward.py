@@ -15,7 +15,7 @@ import numpy as np
 from ... import devices
 from ...spec import RecurrentSpec
 from ..cpu import ACTIVATION_NUMBERS, ROUNDING_NUMBERS
-from . import choose, kernels, structs
+from . import choose, kernels, persistent, structs
 from .layout import Layout, joined, parts, time_major
 
 _KEPT_PLANS = 8  # captured graphs of one layer's weights
@@ -157,8 +157,8 @@ class Plan:
         return (y.copy() if self.buffers.spec.return_sequences else y), h, c
 
 
-def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any) -> Any:
-    """Pre-activations [T,M,4,U] of all steps without the recurrent share: the windows of x @ kernel + bias, by cuBLAS."""
+def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any, with_bias: bool = True) -> Any:
+    """Pre-activations [T,M,4,U] of all steps without the recurrent share: the windows of x @ kernel (+ bias), by cuBLAS."""
     xp, units = devices.cupy_module(), layout.units
     z = xp.empty((layout.steps, layout.rows, 4, units), x.dtype)
     for part in parts(layout.steps, layout.rows * layout.x.depth * x.dtype.itemsize):
@@ -169,7 +169,7 @@ def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any) -> Any:
         else:
             for g, matrix in enumerate(weights.gates(weights.x_matrix)):
                 flat.reshape(len(flat), 4, units)[:, g] = xp.matmul(_windows(layout, steps * scales[g]), matrix)
-    if weights.bias is not None:
+    if with_bias and weights.bias is not None:
         z += weights.bias.reshape(4, units)
     return z
 
@@ -203,27 +203,10 @@ def forward(
 
 
 def _persistent(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
-    z = project(layout, weights, x, x_scales)
-    grid = choose.sequence_grid(layout.samples, layout.units, x.dtype.itemsize, choose.limits())
-    assert grid is not None
-    arrived = devices.cupy_module().zeros(grid.grid[1], np.uint32)
-    cell = buffers.cell(0)
-    cell["h_out"], cell["c_out"] = cell["h_in"], cell["c_in"]
-    io = structs.filled(
-        structs.SEQUENCE_IO,
-        cell=cell[0],
-        z=z,
-        recurrent_kernel=weights.recurrent_kernel,
-        arrived=arrived,
-        gates_step=0 if buffers.gates is None else layout.rows * 4 * layout.units,
-        steps=layout.steps,
-        h_slots=len(buffers.h),
-        c_slots=len(buffers.c),
-        block_units=grid.block_units,
-        group_rows=grid.group_rows,
-    )
-    launch = kernels.Launch(f"sequence_{grid.rows}", grid.grid, (grid.threads,), (io,), grid.shared, cooperative=True)
-    kernels.run(launch, x.dtype)
+    sizes = persistent.tiles(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
+    assert sizes is not None
+    z = None if sizes.channels else project(layout, weights, x, x_scales, with_bias=False)
+    persistent.run(layout, sizes, weights, x, z, buffers)
 
 
 def step_launches(layout: Layout, weights: GpuWeights, x: Any, z: Any, buffers: Buffers) -> list[kernels.Launch]:
@@ -231,7 +214,7 @@ def step_launches(layout: Layout, weights: GpuWeights, x: Any, z: Any, buffers: 
     size = x.dtype.itemsize
     grid = choose.step_grid(layout, size, choose.limits())
     assert grid is not None
-    one_row = layout.sample_rows == 1 and layout.x.plain and layout.h.plain
+    one_row = layout.one_row and layout.x.plain
     launches = []
     for step in range(layout.steps):
         cell = buffers.cell(step)

@@ -92,6 +92,11 @@ class Layout(NamedTuple):
         """M: rows of one step."""
         return self.samples * self.sample_rows
 
+    @property
+    def one_row(self) -> bool:
+        """One row a sample and one tap, as in an LSTM: samples may stand for rows."""
+        return self.sample_rows == 1 and self.h.plain
+
     @classmethod
     def of(cls, spec: RecurrentSpec, shape: tuple[int, ...]) -> Layout:
         """For x of ``shape`` [N,T,R,C] (channels last; an LSTM's is [N,T,1,D])."""

@@ -24,6 +24,18 @@ extern __shared__ __align__(16) char fl_shared[];
 #define FL_SHARED(name) real *name = (real *)fl_shared
 /* A load that does not look into this processor's own cache: for what other blocks wrote during this launch. */
 #define FL_LOAD_FRESH(p) __ldcg(p)
+typedef float4 fl_piece; /* 16 bytes on their way */
 /* Inside a loop that waits for other blocks. */
 #define FL_WAITING()
+
+/* One more at `place`, for the whole device, behind all that this block's threads wrote before its last barrier. */
+__device__ __forceinline__ void arrive(unsigned int *place) {
+  asm volatile("red.release.gpu.add.u32 [%0], 1;" ::"l"(place) : "memory");
+}
+/* How many have arrived; what they wrote before is there to be read behind the next barrier. */
+__device__ __forceinline__ unsigned int arrivals(const unsigned int *place) {
+  unsigned int count;
+  asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(count) : "l"(place) : "memory");
+  return count;
+}
 #endif

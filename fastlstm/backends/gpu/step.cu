@@ -62,7 +62,7 @@ FL_INLINE void convolve(const convolution &p, int units, int sample, real *share
 }
 
 /* z: pre-activations [M,4U] that are there already, or NULL; bias [4U] or NULL. Grid: (unit tiles, row tiles, samples). */
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
     step_forward(const cell_io io, const convolution x, const convolution h, const real *z, const real *bias) {
   FL_SHARED(shared);
   const int u = blockIdx.x * blockDim.x + threadIdx.x, sample = blockIdx.z, rows_out = h.g.rows_out;
@@ -77,5 +77,6 @@ extern "C" __global__ void __launch_bounds__(256)
   if (x.a) convolve(x, io.units, sample, shared, sums);
   convolve(h, io.units, sample, shared, sums);
   if (u >= io.units) return;
-  for (int r = 0; r < FL_STEP_ROWS && row0 + r < rows_out; r++) finish_cell(io, sample * rows_out + row0 + r, u, sums[r]);
+  for (int r = 0; r < FL_STEP_ROWS && row0 + r < rows_out; r++)
+    finish_cell(io, look_up(io, sample * rows_out + row0 + r, u), sums[r]);
 }

@@ -34,9 +34,9 @@ Z_PART = _struct("z", "row gate")
 GEOMETRY = _struct(ints="rows_in rows_out channels taps stride dilation pad")
 CONVOLUTION = np.dtype([("a", _POINTER), ("kernel", _POINTER), ("g", GEOMETRY)], align=True)
 SEQUENCE_IO = _struct(
-    "z recurrent_kernel arrived",
+    "z bias x kernel recurrent_kernel exchange arrived",
     "gates_step",
-    "steps h_slots c_slots block_units group_rows",
+    "steps h_slots c_slots channels taps pad pitch x_pitch groups group_rows group_tiles unit_bits thread_rows slab slab_pitch",
     first=[("cell", CELL_IO)],
 )
 BY_NAME = {
