@@ -28,6 +28,7 @@ def only(monkeypatch):
     def limit(way):
         if way == "direct":
             monkeypatch.setattr(persistent, "tiles", lambda *sizes: None)
+            monkeypatch.setattr(persistent, "tiles_back", lambda *sizes: None)
         return {"use_cudnn": False} if way == "general" else {}
 
     return limit

@@ -45,6 +45,7 @@ def way(request, limits):
     ran = {name for name in fake_cupy.launches if name.startswith(tuple(KERNELS.values()))}
     assert ran
     assert all(name.startswith(KERNELS[request.param]) for name in ran)
+    assert ("cell_backward" in fake_cupy.launches) == (request.param != "persistent")
 
 
 def test_structs_have_the_sizes_of_the_compiler(cupy):

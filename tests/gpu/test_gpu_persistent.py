@@ -18,83 +18,89 @@ H100 = persistent.Limits(132, 227 * 1024, True)
 
 @pytest.fixture(autouse=True)
 def _forget_sizes():
-    persistent.tiles.cache_clear()
+    for cached in (persistent.tiles, persistent.tiles_back):
+        cached.cache_clear()
     yield
-    persistent.tiles.cache_clear()
+    for cached in (persistent.tiles, persistent.tiles_back):
+        cached.cache_clear()
 
 
 @pytest.fixture
 def only(monkeypatch):
-    """only(name=…, …): of the sizes that fit, those with these fields."""
+    """only(kind=…, …): of the sizes that fit, those of kernels with this ending and with these fields."""
     whole = persistent._candidates
 
-    def choose_only(**fields):
+    def choose_only(kind="", **fields):
         def some(*arguments):
             for sizes in whole(*arguments):
-                if all(getattr(sizes, name) == value for name, value in fields.items()):
+                if sizes.name.endswith(kind) and all(getattr(sizes, name) == value for name, value in fields.items()):
                     yield sizes
 
         persistent.tiles.cache_clear()
+        persistent.tiles_back.cache_clear()
         monkeypatch.setattr(persistent, "_candidates", some)
 
     return choose_only
 
 
-def sizes_of(spec, given):
-    """The sizes that the last call of a spec took."""
+def sizes_of(spec, given, back=False):
+    """The sizes that a call of a spec takes, forwards or back."""
     shape = given.x.shape if given.x.ndim == 4 else (*given.x.shape[:2], 1, given.x.shape[2])
-    return persistent.tiles(Layout.of(spec, shape), 8, choose.limits())
+    return (persistent.tiles_back if back else persistent.tiles)(Layout.of(spec, shape), 8, choose.limits())
 
 
 @pytest.mark.parametrize("thread_rows", [1, 2, 4, 8])
-@pytest.mark.parametrize("unit_bits", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("name", ["sequence_row", "sequence_rows"])
-def test_lstm_in_every_cut(order, limits, only, name, unit_bits, thread_rows):
-    """Blocks with and without neighbours, several tiles for each block, remainders of units and of rows."""
-    limits["MultiProcessorCount"] = 6
-    only(name=name, unit_bits=unit_bits, thread_rows=thread_rows)
-    for count, units, masked in ((1, 5, True), (7, 1 << unit_bits, False), (45, (2 << unit_bits) - 1, True)):
-        spec, rows = lstm_spec(units, return_sequences=True), persistent.rows_of(name)
+@pytest.mark.parametrize("quad_bits", range(6))
+@pytest.mark.parametrize("kind", ["_row", "_rows"])
+def test_lstm_in_every_cut(order, limits, only, kind, quad_bits, thread_rows):
+    """Blocks with and without neighbours, several tiles for each block, remainders of units and of rows; forwards and back."""
+    limits |= {"MultiProcessorCount": 6, "MaxSharedMemoryPerBlockOptin": 512 * 1024}
+    only(kind, quad_bits=quad_bits, thread_rows=thread_rows)
+    for count, units, masked in ((1, 5, True), (7, 1 << quad_bits, False), (45, (2 << quad_bits) - 1, True)):
+        spec, rows = lstm_spec(units, return_sequences=True), persistent.rows_of(kind)
         given = problem(spec, count, 3, 3, masked=masked)
-        sizes = sizes_of(spec, given)
+        sizes, sizes_back = sizes_of(spec, given), sizes_of(spec, given, back=True)
         if thread_rows > 1 and thread_rows * rows >= 2 * count:
-            assert sizes is None or sizes.thread_rows != thread_rows
+            assert (sizes, sizes_back) == (None, None)
             continue
-        if sizes is None:
-            assert math.ceil(units / (1 << unit_bits)) > 6
-            continue
-        assert (sizes.name, sizes.thread_rows) == (name, thread_rows)
+        assert (sizes is None) == (math.ceil(units / (1 << quad_bits)) > 6)
+        assert (sizes_back is None) == (math.ceil(math.ceil(units / 4) / (1 << quad_bits)) > 6 or thread_rows << quad_bits > 64)
+        fake_cupy.launches.clear()
         check(spec, "float64", given)
-        assert name in fake_cupy.launches
+        assert (f"sequence{kind}" in fake_cupy.launches) == (sizes is not None)
+        assert (f"back{kind}" in fake_cupy.launches) == (sizes_back is not None)
 
 
 @pytest.mark.parametrize("thread_rows", [1, 2, 4])
-@pytest.mark.parametrize("unit_bits", [1, 2, 3, 4])
+@pytest.mark.parametrize("quad_bits", range(4))
 @pytest.mark.parametrize("taps", [1, 2, 3, 4, 5])
-def test_convlstm1d_in_every_cut(order, limits, only, taps, unit_bits, thread_rows):
+def test_convlstm1d_in_every_cut(order, limits, only, taps, quad_bits, thread_rows):
     """Tiles that wait for their neighbours, several of them for each block; inputs in the kernel and, by strides, outside it."""
-    limits["MultiProcessorCount"] = 9
-    only(unit_bits=unit_bits, thread_rows=thread_rows)
+    limits["MultiProcessorCount"] = 10
+    only(quad_bits=quad_bits, thread_rows=thread_rows)
+    kind = {1: "_rows", 3: "_taps3", 5: "_taps5"}.get(taps, "_taps")
     for number, (padding, strides) in enumerate((("same", 1), ("valid", 1), ("same", 2))):
         spec = conv_spec(9, taps, padding=padding, strides=strides, return_sequences=True)
         given = problem(spec, 2, 3, 4, rows=(21 + taps) * strides, masked=number == 0)
-        sizes = sizes_of(spec, given)
-        assert sizes is None or (sizes.channels > 0) == (strides == 1)
-        if sizes is None:
-            assert math.ceil(9 / (1 << unit_bits)) > 9 or 4 * thread_rows < taps - 1
-            continue
-        check(spec, "float64", given)
-    assert fake_cupy.launches or sizes is None
+        sizes, sizes_back = sizes_of(spec, given), sizes_of(spec, given, back=True)
+        assert (sizes is None) == (4 * thread_rows < taps - 1)
+        assert (sizes_back is None) == (sizes is None)
+        if sizes is not None:
+            assert (sizes.x_channels > 0) == (strides == 1)
+            fake_cupy.launches.clear()
+            check(spec, "float64", given)
+            assert {sizes.name, sizes_back.name} <= set(fake_cupy.launches)
+            assert taps == 1 or (sizes.name, sizes_back.name) == (f"sequence{kind}", f"back{kind}")
 
 
 def test_inputs_whose_weights_do_not_fit_are_multiplied_before(cupy, limits):
     spec = conv_spec(16, 3, padding="same", return_sequences=True)
     given = problem(spec, 2, 3, 60, rows=12)
     limits |= {"MultiProcessorCount": 8, "MaxSharedMemoryPerBlockOptin": 16 * 1024}
-    assert sizes_of(spec, given).channels == 0
+    assert sizes_of(spec, given).x_channels == 0
     check(spec, "float64", given)
     limits["MaxSharedMemoryPerBlockOptin"] = 200 * 1024
-    assert sizes_of(spec, given).channels == 60
+    assert sizes_of(spec, given).x_channels == 60
     check(spec, "float64", given)
 
 
@@ -102,12 +108,12 @@ def test_inputs_whose_weights_do_not_fit_are_multiplied_before(cupy, limits):
 def test_channels_in_several_slabs(order, limits, only, dtype):
     """More channels than a block carries at once, the last slab shorter; of h and of x."""
     limits |= {"MultiProcessorCount": 16, "MaxSharedMemoryPerBlockOptin": 227 * 1024}
-    only(name="sequence_rows", unit_bits=4, thread_rows=16)
+    only("_rows", quad_bits=4, thread_rows=16)
     spec = lstm_spec(150, return_sequences=True)
     given = problem(spec, 66, 2, 3)
     assert sizes_of(spec, given).slab < 75
     check(spec, dtype, given)
-    only(unit_bits=2, thread_rows=8)
+    only(quad_bits=2, thread_rows=8)
     conv = conv_spec(100, 3, padding="same", return_sequences=True)
     given = problem(conv, 1, 2, 150, rows=33)
     limits["MultiProcessorCount"] = 64
@@ -115,18 +121,23 @@ def test_channels_in_several_slabs(order, limits, only, dtype):
     check(conv, dtype, given)
 
 
+DEVICES = [H100, persistent.Limits(108, 163 * 1024, True), persistent.Limits(40, 64 * 1024, True)]
+
+
 @pytest.mark.parametrize("itemsize", [4, 8])
-@pytest.mark.parametrize("device", [H100, persistent.Limits(108, 163 * 1024, True), persistent.Limits(40, 64 * 1024, True)])
+@pytest.mark.parametrize("device", DEVICES, ids=["132 processors", "108", "40"])
 def test_grids_of_devices(device, itemsize):
-    """For all workloads: every unit and row is covered, all blocks are resident, everything fits."""
+    """For all workloads, forwards and back: every unit and row is covered, all blocks are resident, everything fits."""
     for case in ALL.values():
         layout = Layout.of(case.make_layer().spec, (case.batch, case.steps, case.rows, case.features))
-        found = list(persistent._candidates(layout, itemsize, device, 0))
-        assert (persistent.tiles(layout, itemsize, device) is None) == (not found)
-        if device is H100 and itemsize == 4:
-            assert found
-        for sizes in found:
-            assert sizes.grid[0] << sizes.unit_bits >= layout.units
+        for sizes, columns in (
+            (persistent.tiles(layout, itemsize, device), layout.units),
+            (persistent.tiles_back(layout, itemsize, device), math.ceil(layout.units / 4)),
+        ):
+            if sizes is None:
+                assert device is not H100 or itemsize == 8
+                continue
+            assert sizes.grid[0] << sizes.quad_bits >= columns
             assert sizes.groups * sizes.group_rows >= layout.rows
             assert sizes.group_tiles * sizes.tile_rows >= sizes.group_rows
             assert sizes.grid[0] * sizes.grid[1] <= device.processors
@@ -137,7 +148,10 @@ def test_grids_of_devices(device, itemsize):
             assert sizes.slab * sizes.slab_pitch * itemsize <= persistent.PIECES * persistent.PIECE * sizes.threads
     large = Layout.of(lstm_spec(2000), (1, 3, 1, 4))
     assert persistent.tiles(large, 4, device) is None
-    assert persistent.tiles(large._replace(units=8), 4, device._replace(cooperative=False)) is None
+    assert persistent.tiles_back(large, 4, device) is None
+    small = Layout.of(lstm_spec(8), (1, 3, 1, 4))
+    assert persistent.tiles(small, 4, device) is not None
+    assert persistent.tiles(small, 4, device._replace(cooperative=False)) is None
 
 
 def test_a_small_grid_of_a_large_device_spreads_over_it():
@@ -149,7 +163,7 @@ def test_a_small_grid_of_a_large_device_spreads_over_it():
 
 
 # -- what the shim notices ------------------------------------------------------------------------------------------------
-BARRIERS = 8  # in step.cu and sequence.cu
+BARRIERS = 10  # in step.cu, tiles.cuh, sequence.cu and sequence_back.cu
 
 
 def barriers():
@@ -172,21 +186,17 @@ def without(place):
     return edit
 
 
-SMALL = {"MultiProcessorCount": 9}
-SEQUENCES = {"return_sequences": True}
-# Properties of the device, fields of the sizes, a spec, a problem's: several blocks; few samples; several slabs; neighbours; one
-# launch a step.
+SMALL = {"MultiProcessorCount": 9, "MaxSharedMemoryPerBlockOptin": 128 * 1024}
+ALONE = {"CooperativeLaunch": 0}
+LSTMS = [lstm_spec(units, return_sequences=True) for units in (33, 40)]
+CONV = conv_spec(9, 3, padding="same", return_sequences=True)
+# Device, fields of the sizes, a spec, a problem: several blocks; few samples; several slabs; neighbours; no such kernel.
 PROBLEMS = [
-    (SMALL, {}, lstm_spec(33, **SEQUENCES), {"count": 40, "steps": 3, "channels": 3}),
-    (SMALL, {}, lstm_spec(33, **SEQUENCES), {"count": 1, "steps": 4, "channels": 3}),
-    (SMALL, {"thread_rows": 16}, lstm_spec(40, **SEQUENCES), {"count": 66, "steps": 2, "channels": 2}),
-    (SMALL, {}, conv_spec(9, 3, padding="same", **SEQUENCES), {"count": 2, "steps": 3, "channels": 40, "rows": 9}),
-    (
-        {"CooperativeLaunch": 0},
-        {},
-        conv_spec(9, 3, padding="same", **SEQUENCES),
-        {"count": 1, "steps": 2, "channels": 40, "rows": 9},
-    ),
+    (SMALL, {}, LSTMS[0], {"count": 40, "steps": 3, "channels": 3}),
+    (SMALL, {}, LSTMS[0], {"count": 1, "steps": 4, "channels": 3}),
+    (SMALL, {"thread_rows": 16}, LSTMS[1], {"count": 66, "steps": 2, "channels": 2}),
+    (SMALL, {}, CONV, {"count": 2, "steps": 3, "channels": 40, "rows": 9, "masked": True}),
+    (ALONE, {}, CONV, {"count": 1, "steps": 2, "channels": 40, "rows": 9}),
 ]
 
 
@@ -207,7 +217,8 @@ def test_the_mutations_begin_with_sound_kernels(cupy, only):
     """And are tried on every kind of kernel."""
     fake_cupy.launches.clear()
     assert not is_noticed(only)
-    assert {"sequence_row", "sequence_rows", "sequence_taps3", "step_forward"} <= set(fake_cupy.launches)
+    both = {f"{way}_{kind}" for way in ("sequence", "back") for kind in ("row", "rows", "taps3")}
+    assert both | {"step_forward", "cell_backward"} <= set(fake_cupy.launches)
 
 
 @pytest.mark.parametrize("number", range(BARRIERS))
@@ -221,17 +232,19 @@ def test_every_deleted_barrier_is_noticed(cupy, only, number):
     [
         ("< times * gridDim.x) FL_WAITING();", "< 0) FL_WAITING();"),
         ("< times * gridDim.x) FL_WAITING();", "< (times + 1) * gridDim.x) FL_WAITING();"),
-        ("(io.taps > 1 && other >= 0 && other < io.group_tiles)", "false"),
-        ("row < io.group_rows && m < cell.rows", "row <= io.group_rows && m < cell.rows"),
-        ("row < io.group_rows && m < cell.rows", "row < io.group_rows && m <= cell.rows"),
+        ("(tiles.taps > 1 && other >= 0 && other < tiles.group_tiles)", "false"),
+        ("row < io.tiles.group_rows && m < cell.rows", "row <= io.tiles.group_rows && m < cell.rows"),
+        ("row < io.tiles.group_rows && m < cell.rows", "row < io.tiles.group_rows && m <= cell.rows"),
         (
             "values[0] += __shfl_xor_sync(FL_FULL_WARP, values[0], HALF)",
             "if (threadIdx.x) values[0] += __shfl_xor_sync(FL_FULL_WARP, values[0], HALF)",
         ),
         ("*turn ^= 1;", ""),
+        ("(t + 1) * samples : (const", "t * samples : (const"),
+        ("(taps - 1 - tap) * units + u;", "tap * units + u;"),
     ],
     ids=["no wait", "a wait that never ends", "no wait for neighbours", "a row of the next group", "a row too many",
-         "a divergent shuffle", "one slab's room alone"],
+         "a divergent shuffle", "one slab's room alone", "another step's mask", "taps not turned"],
 )  # fmt: skip
 def test_other_mutations_are_noticed(cupy, only, written, instead):
     assert written in kernels.source(64)

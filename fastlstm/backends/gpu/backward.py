@@ -1,4 +1,4 @@
-"""The backward pass on the GPU: the fused step back and one GEMM for each step, then few large GEMMs for all the rest.
+"""The backward pass on the GPU: all steps back in one launch, or one and a GEMM for each; then few large GEMMs for the rest.
 
 In terms of the Tape of ``forward``. Source: keras-spec 2, 4, 6, 8; what the forward selects away has no gradient, NaN included.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import devices
 from ...spec import RecurrentSpec
-from . import kernels, structs
+from . import choose, kernels, persistent, structs
 from .forward import Tape, sample_stride, step_members
 from .layout import Windows, batch_major, joined, parts
 
@@ -39,17 +39,22 @@ def backward(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any) -> tupl
 
 def _steps_back(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, doutput: Any, dz: Any) -> Any:
     """Fills dz from the last step to the first; dc becomes dc0. Returns dh0 [M,U]."""
+    io = _cell_of_all_steps(spec, tape, dy, dh, dc, doutput, dz)
+    sizes = choose.path_back(spec, tape.layout, tape.h_scales is not None, dz.dtype.itemsize)
+    if sizes is not None:
+        persistent.run_back(tape.layout, sizes, tape.weights, io)
+        return dh
     layout, size = tape.layout, dz.dtype.itemsize
     state, row = layout.rows * layout.units * size, layout.sample_rows * layout.units * size
-    io = _struct_without_steps(spec, tape, dh, dc, doutput)
     product: Any = None
     after: Any = None
     for step in range(layout.steps - 1, -1, -1):
         io["gates"], io["dz"] = (structs.place(array, step * 4 * state) for array in (tape.gates, dz))
         io["c_before"], io["c"] = (structs.place(tape.c, k * state) for k in (step, step + 1))
         io["dy"], io["mask"] = structs.place(dy, step * row), structs.place(tape.mask, step * layout.samples)
-        io["dh_product"], io["mask_after"] = structs.pointer(product), structs.pointer(after)
-        kernels.run(kernels.elementwise("cell_backward", layout.rows * layout.units, io), dz.dtype)
+        io["mask_after"] = structs.pointer(after)
+        arguments = (io, np.uint64(structs.pointer(product)))
+        kernels.run(kernels.elementwise("cell_backward", layout.rows * layout.units, *arguments), dz.dtype)
         product, after = _through_recurrent(tape, dz[step]), None if tape.mask is None else tape.mask[step]
     if after is None:
         return product
@@ -58,13 +63,19 @@ def _steps_back(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, dout
     return devices.module_of(dh).where(valid, product.reshape(shape), dh.reshape(shape))
 
 
-def _struct_without_steps(spec: RecurrentSpec, tape: Tape, dh: Any, dc: Any, doutput: Any) -> np.ndarray:
-    """The struct of a step back, but for what changes from step to step."""
+def _cell_of_all_steps(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, doutput: Any, dz: Any) -> np.ndarray:
+    """The struct of a step back whose arrays stand at step 0."""
     return structs.filled(
         structs.BACK_IO,
+        gates=tape.gates,
+        c_before=tape.c,
+        c=tape.c[1:],
+        dy=dy,
         dh=dh,
         dc=dc,
         doutput=doutput,
+        dz=dz,
+        mask=tape.mask,
         dy_stride=sample_stride(tape.layout),
         **step_members(spec, tape.layout),
     )

@@ -55,39 +55,56 @@ FL_INLINE real finish_cell(const cell_io &io, const cell_before &before, real z[
 }
 
 struct back_io {
-  const real *gates;         /* [M,4,U] as finish_cell wrote them */
-  const real *c_before, *c;  /* [M,U] around the step */
-  const real *dy;            /* cotangent of the step's output, placed as cell_io.y; or NULL */
-  const real *dh_product;    /* [M,U] what came back through the recurrent kernel from the step behind; NULL: there is none */
-  real *dh, *dc, *doutput;   /* [M,U] cotangents behind the step in, of what the step hands on unchanged out */
-  real *dz;                  /* [M,4,U] out */
-  const unsigned char *mask; /* [N] of this step, or NULL */
+  const real *gates;               /* [M,4,U] as finish_cell wrote them */
+  const real *c_before, *c;        /* [M,U] around the step */
+  const real *dy;                  /* cotangent of the step's output, placed as cell_io.y; or NULL */
+  real *dh, *dc, *doutput;         /* [M,U] cotangents behind the step in, of what the step hands on unchanged out */
+  real *dz;                        /* [M,4,U] out */
+  const unsigned char *mask;       /* [N] of this step, or NULL */
   const unsigned char *mask_after; /* [N] of the step behind, or NULL: where 0, dh counts and not dh_product */
   long long dy_stride;
   int rows, units, sample_rows;
   int zero_output, activation, recurrent_activation;
 };
 
-/* One step back for unit u of row m, up to the product of dz with the recurrent kernel. */
-FL_INLINE void step_back(const back_io &io, int m, int u) {
-  const size_t at = (size_t)m * io.units + u, gate0 = (size_t)m * 4 * io.units + u;
-  const int sample = m / io.sample_rows;
-  real dh = io.dh_product && (!io.mask_after || io.mask_after[sample]) ? io.dh_product[at] : io.dh[at];
-  real doutput = io.doutput[at];
-  if (io.dy) doutput += io.dy[sample * io.dy_stride + (size_t)(m % io.sample_rows) * io.units + u];
-  real dz[4] = {0, 0, 0, 0};
-  if (io.mask && !io.mask[sample]) {
-    io.doutput[at] = io.zero_output ? 0 : doutput;
-  } else {
-    real tape[4], dc = io.dc[at];
-    for (int g = 0; g < 4; g++) tape[g] = io.gates[gate0 + (size_t)g * io.units];
+/* What a step back finds for unit u of row m; as cell_before. */
+struct back_before {
+  real gates[4], c_before, c, dh, dc, doutput;
+  int m, u, sample;
+  bool counts, counts_after; /* values of the two masks */
+};
+
+FL_INLINE back_before look_up_back(const back_io &io, int m, int u) {
+  const size_t row = m, at = row * io.units + u;
+  back_before before = {{0, 0, 0, 0}, 0, 0, io.dh[at], io.dc[at], io.doutput[at], m, u, m / io.sample_rows, true, true};
+  if (io.mask) before.counts = io.mask[before.sample];
+  if (io.mask_after) before.counts_after = io.mask_after[before.sample];
+  if (io.dy)
+    before.doutput += io.dy[before.sample * io.dy_stride + (row - (size_t)before.sample * io.sample_rows) * io.units + u];
+  if (before.counts) {
+    before.c_before = io.c_before[at];
+    before.c = io.c[at];
+    for (int g = 0; g < 4; g++) before.gates[g] = io.gates[(row * 4 + g) * io.units + u];
+  }
+  return before;
+}
+
+/* One step back, up to dz. product: the cotangent of h that came through the recurrent kernel from the step behind, if there is one. */
+FL_INLINE void finish_back(const back_io &io, const back_before &before, bool has_product, real product, real dz[4]) {
+  const size_t row = before.m, at = row * io.units + before.u;
+  const real dh = has_product && before.counts_after ? product : before.dh;
+  real dc = before.dc, doutput = io.zero_output ? 0 : before.doutput;
+  for (int g = 0; g < 4; g++) dz[g] = 0;
+  if (before.counts) {
     const int kind = io.activation == FL_ACT_TANH && io.recurrent_activation == FL_ACT_SIGMOID;
-    FL(cell_back)(kind, io.activation, io.recurrent_activation, tape, io.c_before[at], io.c[at], dh + doutput, &dc, dz);
-    io.dc[at] = dc;
-    io.doutput[at] = 0;
+    FL(cell_back)(kind, io.activation, io.recurrent_activation, before.gates, before.c_before, before.c, dh + before.doutput, &dc,
+                  dz);
+    doutput = 0;
   }
   io.dh[at] = dh;
-  for (int g = 0; g < 4; g++) io.dz[gate0 + (size_t)g * io.units] = dz[g];
+  io.dc[at] = dc;
+  io.doutput[at] = doutput;
+  for (int g = 0; g < 4; g++) io.dz[(row * 4 + g) * io.units + before.u] = dz[g];
 }
 
 /* Number of this thread in the grid, and of all threads. */

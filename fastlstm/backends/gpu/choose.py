@@ -74,6 +74,15 @@ def path(spec: RecurrentSpec, layout: Layout, recurrent_masks: bool, itemsize: i
     return "general", "the taps reach too far for shared memory: windows, cuBLAS and the cell, step by step"
 
 
+def path_back(spec: RecurrentSpec, layout: Layout, recurrent_masks: bool, itemsize: int) -> persistent.Tiles | None:
+    """The persistent kernel's sizes for the steps back; None: a cell and a GEMM, step by step."""
+    if spec.use_cudnn is False or recurrent_masks:
+        return None
+    device = limits()
+    sizes = persistent.tiles_back(layout, itemsize, device)
+    return sizes if sizes is not None and sizes.cycles <= general_cycles(layout, itemsize, device) else None
+
+
 def general_cycles(layout: Layout, itemsize: int, device: Limits) -> float:
     """Cycles of one step with cuBLAS, roughly."""
     products = layout.rows * 4 * layout.units * layout.h.depth

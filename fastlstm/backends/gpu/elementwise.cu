@@ -21,9 +21,12 @@ extern "C" __global__ void cell_forward(const cell_io io, const z_part projected
   }
 }
 
-extern "C" __global__ void cell_backward(const back_io io) {
-  for (size_t k = thread_number(); k < (size_t)io.rows * io.units; k += thread_count())
-    step_back(io, (int)(k / io.units), (int)(k % io.units));
+/* products [M,U]: cotangents of h from the step behind, or NULL. */
+extern "C" __global__ void cell_backward(const back_io io, const real *products) {
+  for (size_t k = thread_number(); k < (size_t)io.rows * io.units; k += thread_count()) {
+    real dz[4];
+    finish_back(io, look_up_back(io, (int)(k / io.units), (int)(k % io.units)), products != 0, products ? products[k] : 0, dz);
+  }
 }
 
 /* y = f(x) of an elementwise activation; y may be x. */

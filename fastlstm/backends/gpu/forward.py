@@ -205,7 +205,7 @@ def forward(
 def _persistent(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
     sizes = persistent.tiles(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
     assert sizes is not None
-    z = None if sizes.channels else project(layout, weights, x, x_scales, with_bias=False)
+    z = None if sizes.x_channels else project(layout, weights, x, x_scales, with_bias=False)
     persistent.run(layout, sizes, weights, x, z, buffers)
 
 

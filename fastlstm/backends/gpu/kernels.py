@@ -28,7 +28,9 @@ TEXTS = (
     "cell.cuh",
     "elementwise.cu",
     "step.cu",
+    "tiles.cuh",
     "sequence.cu",
+    "sequence_back.cu",
 )
 # No contraction: fused multiply-adds stand where v_fma says so, as on the CPU.
 OPTIONS = ("-std=c++17", "--fmad=false")

@@ -1,6 +1,7 @@
-"""The persistent kernel of sequence.cu: its sizes on a device, and its launch.
+"""The persistent kernels of sequence.cu and sequence_back.cu: their sizes on a device, and their launches.
 
-Rows come in groups that share nothing (a sample of a ConvLSTM1D, some samples of an LSTM), groups in tiles; see sequence.cu.
+Rows come in groups that share nothing (a sample of a ConvLSTM1D, some samples of an LSTM), groups in tiles, columns in quads; see
+tiles.cuh.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ... import devices
 from . import kernels, structs
 from .layout import Layout, Windows
 
-THREADS = 256  # of a block at most: launch bounds in sequence.cu
+THREADS = 256  # of a block at most: launch bounds
 PIECES, PIECE = 4, 16  # FL_PIECES, and its bytes
 APART = 32  # FL_APART
 WARP = 32
@@ -25,10 +26,7 @@ PRODUCTS = 128  # float32 multiply-adds a cycle of a multiprocessor, where a thr
 LOADED = 64  # bytes a cycle that a multiprocessor gets from the level-2 cache
 SLAB = 100  # a slab's barrier and the start of its loop
 FINISH = 600  # sums of slices and cells of a tile
-WAIT, WAIT_A_BLOCK = (
-    2500,
-    2,
-)  # the wait between blocks, from the end of a step to the first h of the others; each block's counting
+WAIT, WAIT_A_BLOCK = 2500, 2  # from the end of a step to the first h of the other blocks; each block's counting
 ALONE = 1000  # the same where a block meets no others
 
 
@@ -40,16 +38,28 @@ class Limits(NamedTuple):
     cooperative: bool
 
 
+class Work(NamedTuple):
+    """What is multiplied in a step, by the kernels "sequence" or "back": columns in quads, channels of what goes on from step
+    to step and of x (0: its share comes as z); and how many slices of the channels there must be.
+    """
+
+    kernels: str
+    quads: int
+    channels: int
+    x_channels: int = 0
+    least_slices: int = 1
+
+
 class Tiles(NamedTuple):
-    """How rows and units are cut: fields of sequence_io of the same names, threads of a block, the grid, bytes of memory."""
+    """How rows and columns are cut: fields of ``tiling`` of the same names; kernel, threads of a block, grid, shared memory."""
 
     name: str
-    channels: int  # of x, 0 where its share comes as z
+    x_channels: int
     taps: int
     groups: int
     group_rows: int
     group_tiles: int
-    unit_bits: int
+    quad_bits: int
     thread_rows: int
     slab: int
     slab_pitch: int
@@ -59,18 +69,18 @@ class Tiles(NamedTuple):
     cycles: float
 
     @property
-    def pitch(self) -> int:
-        """Rows of a group in the turned arrays, with what the last tile reads behind them."""
-        return self.group_tiles * self.tile_rows - self.tile_rows + self.slab_pitch
-
-    @property
     def tile_rows(self) -> int:
         return self.thread_rows * rows_of(self.name)
+
+    @property
+    def pitch(self) -> int:
+        """Rows of a group in the turned arrays, with what the last tile reads behind them."""
+        return (self.group_tiles - 1) * self.tile_rows + self.slab_pitch
 
 
 def rows_of(kernel: str) -> int:
     """ROWS: rows that a thread sums."""
-    return 1 if kernel == "sequence_row" else 4
+    return 1 if kernel.endswith("_row") else 4
 
 
 @functools.lru_cache(256)
@@ -82,137 +92,162 @@ def tiles(layout: Layout, itemsize: int, device: Limits, scaled: bool = False) -
     The inputs' share is made in the kernel for a convolution without stride and dilation, if its weights fit too; an LSTM's is
     one large product of all steps.
     """
-    if not device.cooperative or not layout.rows:
-        return None
     own = not (layout.one_row or scaled) and layout.x.stride == layout.x.dilation == 1
-    for channels in ([layout.x.channels] if own else []) + [0]:
-        fitting = list(_candidates(layout, itemsize, device, channels))
-        if fitting:
-            return min(fitting, key=lambda sizes: sizes.cycles)
-    return None
+    work = Work("sequence", layout.units, layout.units, layout.x.channels if own else 0)
+    return _best(layout, itemsize, device, work) or _best(layout, itemsize, device, work._replace(x_channels=0))
 
 
-def _candidates(layout: Layout, itemsize: int, device: Limits, channels: int) -> Iterator[Tiles]:
+@functools.lru_cache(256)
+def tiles_back(layout: Layout, itemsize: int, device: Limits) -> Tiles | None:
+    """The same for the steps back."""
+    return _best(layout, itemsize, device, Work("back", math.ceil(layout.units / 4), 4 * layout.units, 0, 4))
+
+
+def _best(layout: Layout, itemsize: int, device: Limits, work: Work) -> Tiles | None:
+    fitting = list(_candidates(layout, itemsize, device, work)) if device.cooperative and layout.rows else []
+    return min(fitting, key=lambda sizes: sizes.cycles) if fitting else None
+
+
+def _candidates(layout: Layout, itemsize: int, device: Limits, work: Work) -> Iterator[Tiles]:
     taps = 1 if layout.one_row else layout.h.taps
-    names = {1: ["sequence_rows", "sequence_row"], 3: ["sequence_taps3"], 5: ["sequence_taps5"]}.get(taps, ["sequence_taps"])
-    for kernel in names:
-        for unit_bits in range(1, 6):
+    names = {1: ("rows", "row"), 3: ("taps3",), 5: ("taps5",)}.get(taps, ("taps",))
+    rows = layout.rows if layout.one_row else layout.sample_rows
+    for name in (f"{work.kernels}_{kind}" for kind in names):
+        for quad_bits in range(6):
             for thread_rows in (1, 2, 4, 8, 16, 32):
-                threads = thread_rows << unit_bits
-                tile_rows = thread_rows * rows_of(kernel)
-                rows = layout.rows if layout.one_row else layout.sample_rows
+                tile_rows = thread_rows * rows_of(name)
                 # Halos come from the two neighbours alone; and a tile twice as high as its rows only costs.
-                if threads > THREADS or tile_rows < min(taps - 1, rows) or (thread_rows > 1 and tile_rows >= 2 * rows):
+                if tile_rows < min(taps - 1, rows) or (thread_rows > 1 and tile_rows >= 2 * rows):
                     continue
-                sizes = _sized(layout, itemsize, device, channels, taps, kernel, unit_bits, thread_rows)
+                sizes = _sized(layout, itemsize, device, work, name, quad_bits, thread_rows)
                 if sizes is not None:
                     yield sizes
 
 
 def _sized(
-    layout: Layout, itemsize: int, device: Limits, channels: int, taps: int, kernel: str, unit_bits: int, thread_rows: int
+    layout: Layout, itemsize: int, device: Limits, work: Work, name: str, quad_bits: int, thread_rows: int
 ) -> Tiles | None:
-    """The other sizes for 2**unit_bits units a block and thread_rows * ROWS rows a tile; None where that does not fit."""
-    units, tile_rows = layout.units, thread_rows * rows_of(kernel)
+    """The other sizes for 2**quad_bits quads a block and thread_rows * ROWS rows a tile; None where that does not fit."""
+    tile_rows, taps = thread_rows * rows_of(name), 1 if layout.one_row else layout.h.taps
     groups, group_rows = layout.samples, layout.sample_rows
     if layout.one_row:
         groups, group_rows = math.ceil(layout.rows / tile_rows), tile_rows
     group_tiles = math.ceil(group_rows / tile_rows)
     if group_tiles > 1 and tile_rows % 4:
         return None  # pieces of a tile would begin between two
-    unit_blocks = math.ceil(units / (1 << unit_bits))
-    beside = min(device.processors // unit_blocks, groups * group_tiles)
-    if not beside:
+    column_blocks = math.ceil(work.quads / (1 << quad_bits))
+    beside = min(device.processors // column_blocks, groups * group_tiles)
+    one = thread_rows << quad_bits  # threads of a slice
+    threads = max(WARP, one, one * work.least_slices)
+    if not beside or threads > THREADS:
         return None
-    one = thread_rows << unit_bits  # threads of a slice
-    threads = max(WARP, one)
-    while 2 * threads <= THREADS and threads < one * units:
+    while 2 * threads <= THREADS and threads < one * work.channels:
         threads *= 2
     slab_pitch = _rounded(tile_rows + taps - 1)
-    in_row = slab_pitch * itemsize // PIECE
-    slab = min(max(units, channels), PIECES * threads // in_row)
-    if not slab:
-        return None
-    parts = max(1, threads // max(one, WARP)) * one * rows_of(kernel) * 4
-    reals = ((units + channels) * taps * 4 << unit_bits) + max(2 * slab * slab_pitch, parts)
-    shared = reals * itemsize
-    if shared > device.shared:
+    slab = min(max(work.channels, work.x_channels), PIECES * threads // (slab_pitch * itemsize // PIECE))
+    parts = max(1, threads // max(one, WARP)) * one * rows_of(name) * 4
+    reals = ((work.channels + work.x_channels) * taps * 4 << quad_bits) + max(2 * slab * slab_pitch, parts)
+    if not slab or reals * itemsize > device.shared:
         return None
     sizes = Tiles(
-        kernel, channels, taps, groups, group_rows, group_tiles, unit_bits, thread_rows, slab, slab_pitch, threads,
-        (unit_blocks, beside), shared, 0.0,
+        name, work.x_channels, taps, groups, group_rows, group_tiles, quad_bits, thread_rows, slab, slab_pitch, threads,
+        (column_blocks, beside), reals * itemsize, 0.0,
     )  # fmt: skip
-    return sizes._replace(cycles=_cycles(sizes, units, itemsize))
+    return sizes._replace(cycles=_cycles(sizes, work, itemsize))
 
 
 def _rounded(rows: int) -> int:
     return math.ceil(rows / 4) * 4
 
 
-def _cycles(sizes: Tiles, units: int, itemsize: int) -> float:
+def _cycles(sizes: Tiles, work: Work, itemsize: int) -> float:
     """Cycles of one step of a block: products, h from the level-2 cache, cells, and the wait for the other blocks."""
-    channels = sizes.channels
-    rounds = math.ceil(sizes.groups * sizes.group_tiles / sizes.grid[1])
-    width, depth = 4 << sizes.unit_bits, (units + channels) * sizes.taps
-    lone = 2.5 if rows_of(sizes.name) == 1 else 1.2  # instructions and reads of shared memory beside the multiply-adds
+    rounds, channels = math.ceil(sizes.groups * sizes.group_tiles / sizes.grid[1]), work.channels + work.x_channels
+    lone = 2.5 if rows_of(sizes.name) == 1 else 1.25  # instructions and reads of shared memory beside the multiply-adds
     idle = THREADS / sizes.threads  # fewer warps hide less
-    products = sizes.tile_rows * width * depth / PRODUCTS * lone * idle * itemsize / 4
-    slabs = (math.ceil(units / sizes.slab) + math.ceil(channels / sizes.slab)) * SLAB
-    loads = (units + channels) * sizes.slab_pitch * itemsize / LOADED
+    products = sizes.tile_rows * (4 << sizes.quad_bits) * channels * sizes.taps / PRODUCTS * lone * idle * itemsize / 4
+    slabs = (math.ceil(work.channels / sizes.slab) + math.ceil(work.x_channels / sizes.slab)) * SLAB
+    loads = channels * sizes.slab_pitch * itemsize / LOADED
     meets = sizes.grid[0] > 1 or (sizes.taps > 1 and sizes.group_tiles > 1)
     wait = WAIT + WAIT_A_BLOCK * sizes.grid[0] if meets else ALONE
     return rounds * (products + slabs + loads + FINISH) + wait
 
 
-def turned(windows: Windows, sizes: Tiles, a: Any) -> Any:
-    """x [T,N,R,C] as [T,N,C,pitch]: a channel's rows side by side behind the zeros that the first taps need."""
-    pitch = max(sizes.pitch, _rounded(windows.rows_in + windows.pad))
-    out = devices.cupy_module().zeros((*a.shape[:2], windows.channels, pitch), a.dtype)
-    out[..., windows.pad : windows.pad + windows.rows_in] = a.swapaxes(-1, -2)
-    return out
+def _tiling(sizes: Tiles, pad: int, arrived: Any) -> Any:
+    fields = {name: getattr(sizes, name) for name in structs.TILING.names or () if name in Tiles._fields}
+    return structs.filled(structs.TILING, arrived=arrived, pad=pad, pitch=sizes.pitch, **fields)[0]
 
 
-def exchange(layout: Layout, sizes: Tiles, h: Any) -> Any:
-    """[2,groups,U,pitch] with h [M,U] in its first half."""
-    pad, units = _pad(layout), layout.units
-    out = devices.cupy_module().zeros((2, sizes.groups, units, sizes.pitch), h.dtype)
-    rows = slice(pad, pad + sizes.group_rows)
-    full = layout.rows // sizes.group_rows
-    out[0, :full, :, rows] = h[: full * sizes.group_rows].reshape(full, sizes.group_rows, units).swapaxes(1, 2)
-    rest = layout.rows - full * sizes.group_rows
-    if rest:
-        out[0, full, :, pad : pad + rest] = h[full * sizes.group_rows :].T
-    return out
+def _counters(sizes: Tiles) -> Any:
+    return devices.cupy_module().zeros(sizes.groups * sizes.group_tiles * APART, np.uint32)
 
 
 def _pad(layout: Layout) -> int:
     return 0 if layout.one_row else layout.h.pad
 
 
+def _turned_inputs(windows: Windows, sizes: Tiles, x: Any) -> Any:
+    """x [T,N,R,C] as [T,N,C,pitch]: a channel's rows side by side behind the zeros that the first taps need."""
+    pitch = max(sizes.pitch, _rounded(windows.rows_in + windows.pad))
+    out = devices.cupy_module().zeros((*x.shape[:2], windows.channels, pitch), x.dtype)
+    out[..., windows.pad : windows.pad + windows.rows_in] = x.swapaxes(-1, -2)
+    return out
+
+
+def _turned_states(layout: Layout, sizes: Tiles, h: Any) -> Any:
+    """[2,groups,U,pitch] with h [M,U] in its first half."""
+    pad, units = _pad(layout), layout.units
+    out = devices.cupy_module().zeros((2, sizes.groups, units, sizes.pitch), h.dtype)
+    full = layout.rows // sizes.group_rows
+    whole = h[: full * sizes.group_rows].reshape(full, sizes.group_rows, units)
+    out[0, :full, :, pad : pad + sizes.group_rows] = whole.swapaxes(1, 2)
+    rest = layout.rows - full * sizes.group_rows
+    if rest:
+        out[0, full, :, pad : pad + rest] = h[full * sizes.group_rows :].T
+    return out
+
+
 def run(layout: Layout, sizes: Tiles, weights: Any, x: Any, z: Any, buffers: Any) -> None:
     """All steps: x [T,N,R,C], or its share z [T,M,4,U] without the bias; ``buffers`` hold the initial states."""
-    x_turned = turned(layout.x, sizes, x) if z is None else None
-    h_turned = exchange(layout, sizes, buffers.h[0])
-    arrived = devices.cupy_module().zeros(sizes.groups * sizes.group_tiles * APART, np.uint32)
+    x_turned = _turned_inputs(layout.x, sizes, x) if z is None else None
+    h_turned, arrived = _turned_states(layout, sizes, buffers.h[0]), _counters(sizes)
     cell = buffers.cell(0)
     cell["h_out"], cell["c_out"] = cell["h_in"], cell["c_in"]
     io = structs.filled(
         structs.SEQUENCE_IO,
         cell=cell[0],
+        tiles=_tiling(sizes, _pad(layout), arrived),
         z=z,
         bias=weights.bias,
         x=x_turned,
         kernel=weights.kernel,
         recurrent_kernel=weights.recurrent_kernel,
         exchange=h_turned,
-        arrived=arrived,
         gates_step=0 if buffers.gates is None else layout.rows * 4 * layout.units,
         steps=layout.steps,
         h_slots=len(buffers.h),
         c_slots=len(buffers.c),
-        pad=_pad(layout),
-        pitch=sizes.pitch,
+        channels=layout.x.channels,
         x_pitch=0 if x_turned is None else x_turned.shape[-1],
-        **{name: getattr(sizes, name) for name in Tiles._fields if name in (structs.SEQUENCE_IO.names or ())},
     )
-    kernels.run(kernels.Launch(sizes.name, sizes.grid, (sizes.threads,), (io,), sizes.shared, cooperative=True), h_turned.dtype)
+    _launch(sizes, io, h_turned.dtype)
+
+
+def run_back(layout: Layout, sizes: Tiles, weights: Any, cell: Any) -> None:
+    """All steps back. ``cell``: the BACK_IO of step 0, whose arrays hold all steps; dh, dc become those of the initial states."""
+    dtype = weights.recurrent_kernel.dtype
+    dz_turned = devices.cupy_module().zeros((2, sizes.groups, 4 * layout.units, sizes.pitch), dtype)
+    arrived = _counters(sizes)
+    io = structs.filled(
+        structs.SEQUENCE_BACK_IO,
+        cell=cell[0],
+        tiles=_tiling(sizes, 0 if layout.one_row else layout.h.transposed(4 * layout.units).pad, arrived),
+        recurrent_kernel=weights.recurrent_kernel,
+        exchange=dz_turned,
+        steps=layout.steps,
+    )
+    _launch(sizes, io, dtype)
+
+
+def _launch(sizes: Tiles, io: Any, dtype: Any) -> None:
+    kernels.run(kernels.Launch(sizes.name, sizes.grid, (sizes.threads,), (io,), sizes.shared, cooperative=True), dtype)

@@ -26,26 +26,30 @@ CELL_IO = _struct(
     "rows units sample_rows zero_output activation recurrent_activation rounding",
 )
 BACK_IO = _struct(
-    "gates c_before c dy dh_product dh dc doutput dz mask mask_after",
+    "gates c_before c dy dh dc doutput dz mask mask_after",
     "dy_stride",
     "rows units sample_rows zero_output activation recurrent_activation",
 )
 Z_PART = _struct("z", "row gate")
 GEOMETRY = _struct(ints="rows_in rows_out channels taps stride dilation pad")
 CONVOLUTION = np.dtype([("a", _POINTER), ("kernel", _POINTER), ("g", GEOMETRY)], align=True)
+TILING = _struct("arrived", ints="taps pad pitch groups group_rows group_tiles quad_bits thread_rows slab slab_pitch")
 SEQUENCE_IO = _struct(
-    "z bias x kernel recurrent_kernel exchange arrived",
+    "z bias x kernel recurrent_kernel exchange",
     "gates_step",
-    "steps h_slots c_slots channels taps pad pitch x_pitch groups group_rows group_tiles unit_bits thread_rows slab slab_pitch",
-    first=[("cell", CELL_IO)],
+    "steps h_slots c_slots channels x_pitch",
+    first=[("cell", CELL_IO), ("tiles", TILING)],
 )
+SEQUENCE_BACK_IO = _struct("recurrent_kernel exchange", ints="steps", first=[("cell", BACK_IO), ("tiles", TILING)])
 BY_NAME = {
     "cell_io": CELL_IO,
     "back_io": BACK_IO,
     "z_part": Z_PART,
     "geometry": GEOMETRY,
     "convolution": CONVOLUTION,
+    "tiling": TILING,
     "sequence_io": SEQUENCE_IO,
+    "sequence_back_io": SEQUENCE_BACK_IO,
 }
 
 
