@@ -30,7 +30,8 @@ class RawModule:
 
     def __init__(self, code: str, options: tuple[str, ...] = (), **kwargs: Any) -> None:
         assert all(isinstance(option, str) for option in options), options
-        self.library = shim.library(type(self).edit(code))
+        edited = type(self).edit(code)
+        self.library = shim.library(edited, *(["-O0"] if edited != code else []))  # a mutation runs little
 
     def get_function(self, name: str) -> RawKernel:
         return RawKernel(self.library, name)
@@ -236,6 +237,7 @@ def installed() -> Iterator[types.ModuleType]:
 
     before = sys.modules.get("cupy")
     sys.modules["cupy"] = make_module()
+    kernels.apart = False  # g++ is faster with all of them at once
     forget()
     transfers.reset()
     launches.clear()
@@ -243,6 +245,7 @@ def installed() -> Iterator[types.ModuleType]:
         yield sys.modules["cupy"]
     finally:
         sys.modules.pop("cupy")
+        kernels.apart = True
         if before is not None:
             sys.modules["cupy"] = before
         forget()

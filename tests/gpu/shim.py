@@ -24,7 +24,7 @@ BUILT = HERE.parent.parent / "build" / "gpu_shim"
 NO_COMPILER = "the kernels' logic is run through g++ or clang++, and neither is installed"
 KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\(')
 STRUCT = re.compile(r"^struct (?:__align__\(\d+\) )?(\w+) \{", re.MULTILINE)
-FLAGS = ("-std=c++17", "-O2", "-shared", "-fPIC", "-ffp-contract=off", "-w")
+FLAGS = ("-std=c++17", "-shared", "-fPIC", "-ffp-contract=off", "-w")
 
 
 def compiler() -> str | None:
@@ -55,19 +55,19 @@ extern "C" const char *shim_launch(const char *name, const unsigned *grid, const
 
 
 @functools.cache
-def library(source: str) -> Library:
+def library(source: str, level: str = "-O1") -> Library:
     """The compiled source. RuntimeError with the compiler's words where it does not compile."""
     text = program(source)
     found = compiler()
     assert found, NO_COMPILER
-    key = hashlib.sha256((text + (HERE / "cpu_cuda.h").read_text("utf-8") + found + str(FLAGS)).encode()).hexdigest()[:24]
+    key = hashlib.sha256((text + (HERE / "cpu_cuda.h").read_text("utf-8") + found + str(FLAGS) + level).encode()).hexdigest()[:24]
     built = BUILT / f"{key}.so"
     if not built.exists():
         BUILT.mkdir(parents=True, exist_ok=True)
         code, made = BUILT / f"{key}.{os.getpid()}.cpp", BUILT / f"{key}.{os.getpid()}.so"
         code.write_text(text, "utf-8")
         done = subprocess.run(
-            [found, *FLAGS, f"-I{HERE}", str(code), "-o", str(made)], capture_output=True, text=True, check=False
+            [found, *FLAGS, level, f"-I{HERE}", str(code), "-o", str(made)], capture_output=True, text=True, check=False
         )
         code.unlink()
         if done.returncode:

@@ -13,7 +13,7 @@ from gpu_runs import check, conv_spec, lstm_spec, problem
 
 from fastlstm import devices
 from fastlstm.backends import gpu
-from fastlstm.backends.gpu import persistent
+from fastlstm.backends.gpu import tiles
 
 pytestmark = pytest.mark.gpu
 MODES = list(itertools.product([False, True], repeat=3))
@@ -27,8 +27,8 @@ def only(monkeypatch):
 
     def limit(way):
         if way == "direct":
-            monkeypatch.setattr(persistent, "tiles", lambda *sizes: None)
-            monkeypatch.setattr(persistent, "tiles_back", lambda *sizes: None)
+            monkeypatch.setattr(tiles, "together", lambda *sizes: None)
+            monkeypatch.setattr(tiles, "back", lambda *sizes: None)
         return {"use_cudnn": False} if way == "general" else {}
 
     return limit

@@ -11,6 +11,7 @@ import itertools
 import fake_cupy
 import numpy as np
 import pytest
+import shim
 from gpu_runs import check, conv_spec, lstm_spec, on_device, problem
 from hypothesis import given as drawn
 from hypothesis import settings
@@ -25,10 +26,10 @@ MODES = list(itertools.product([False, True], repeat=3))
 # What a device must have or lack, or a spec say, so that a layer takes each way.
 WAYS = {
     "persistent": ({"MultiProcessorCount": 16}, {}),
-    "direct": ({"CooperativeLaunch": 0}, {}),
+    "direct": ({"CooperativeLaunch": 0, "MultiProcessorCount": 132}, {}),
     "general": ({}, {"use_cudnn": False}),
 }
-KERNELS = {"persistent": "sequence_", "direct": "step_forward", "general": "cell_forward"}
+KERNELS = {"persistent": "sequence_", "direct": "streamed_", "general": "cell_forward"}
 ELEMENTWISE = [name for name in ACTIVATION_NUMBERS if activations.is_elementwise(activations.get(name))]
 dtypes = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -42,7 +43,7 @@ def way(request, limits):
     """Name of a way through the steps and the flags of a spec that takes it on the device that is set up."""
     limits |= WAYS[request.param][0]
     yield request.param, WAYS[request.param][1]
-    ran = {name for name in fake_cupy.launches if name.startswith(tuple(KERNELS.values()))}
+    ran = {name for name in fake_cupy.launches if name.startswith(tuple(KERNELS.values())) and "back" not in name}
     assert ran
     assert all(name.startswith(KERNELS[request.param]) for name in ran)
     assert ("cell_backward" in fake_cupy.launches) == (request.param != "persistent")
@@ -50,7 +51,7 @@ def way(request, limits):
 
 def test_structs_have_the_sizes_of_the_compiler(cupy):
     for bits in (32, 64):
-        library = kernels._module(bits).library
+        library = kernels.module_of("activate", bits).library
         for name, dtype in structs.BY_NAME.items():
             assert library.size(name) == dtype.itemsize, name
 
@@ -89,7 +90,7 @@ def test_lstm_with_dropout_masks(cupy, limits, dtype, dropout):
         fake_cupy.launches.clear()
         spec = lstm_spec(6, return_sequences=True, go_backwards=True, **flags)
         check(spec, dtype, problem(spec, 3, 4, 5, masked=True, dropout=dropout))
-        ran = {name for name in fake_cupy.launches if name.startswith(tuple(KERNELS.values()))}
+        ran = {name for name in fake_cupy.launches if name.startswith(tuple(KERNELS.values())) and "back" not in name}
         assert ran == {"cell_forward"} or not dropout[1]
 
 
@@ -168,11 +169,21 @@ def test_convlstm1d_of_any_size(sizes, extra, geometry, mode, options):
         check(spec, dtype, problem(spec, count, steps, channels, rows=rows, masked=masked, bias=bias))
 
 
-def test_taps_that_reach_too_far_for_shared_memory(cupy, limits):
-    limits["CooperativeLaunch"] = 0
-    spec = conv_spec(3, 2, padding="same", dilation_rate=1500)
-    assert gpu.kernel_for(spec, np.empty((1, 2, 2000, 2)))[0] == "general"
+def test_taps_that_reach_far(cupy, way):
+    spec = conv_spec(3, 2, padding="same", dilation_rate=1500, **way[1])
     check(spec, "float64", problem(spec, 1, 2, 2, rows=2000))
+
+
+def test_each_instance_is_compiled_alone(cupy):
+    """The source of one has no other; and it runs."""
+    names = [name for name in shim.KERNEL.findall(kernels.source(32)) if "_" in name]
+    assert {"sequence_rows", "streamed_back_taps5"} < set(names)
+    for name in names:
+        found = set(shim.KERNEL.findall(kernels.source(32, name)))
+        assert found & set(names) == {"gather_windows", "scatter_windows", "cell_forward", "cell_backward", name}
+    kernels.apart = True
+    spec = lstm_spec(5, return_sequences=True)
+    check(spec, "float32", problem(spec, 2, 3, 4))
 
 
 # -- numbers --------------------------------------------------------------------------------------------------------------

@@ -10,79 +10,93 @@ import pytest
 from gpu_runs import check, conv_spec, differences, lstm_spec, problem
 
 from benchmarks.bench_gpu import ALL
-from fastlstm.backends.gpu import choose, kernels, persistent
+from fastlstm.backends.gpu import choose, kernels, tiles
 from fastlstm.backends.gpu.layout import Layout
 
-H100 = persistent.Limits(132, 227 * 1024, True)
+H100 = tiles.Limits(132, 227 * 1024, True)
+
+
+CACHED = (tiles.together, tiles.each, tiles.back)
+
+
+def forget():
+    for cached in CACHED:
+        cached.cache_clear()
 
 
 @pytest.fixture(autouse=True)
 def _forget_sizes():
-    for cached in (persistent.tiles, persistent.tiles_back):
-        cached.cache_clear()
+    forget()
     yield
-    for cached in (persistent.tiles, persistent.tiles_back):
-        cached.cache_clear()
+    forget()
 
 
 @pytest.fixture
 def only(monkeypatch):
-    """only(kind=…, …): of the sizes that fit, those of kernels with this ending and with these fields."""
-    whole = persistent._candidates
+    """only("streamed", …, …): of the sizes that fit, those of kernels whose names begin and end so, and with these fields."""
+    whole, each = tiles._candidates, tiles.each
 
-    def choose_only(kind="", **fields):
+    def choose_only(start="", kind="", **fields):
         def some(*arguments):
             for sizes in whole(*arguments):
-                if sizes.name.endswith(kind) and all(getattr(sizes, name) == value for name, value in fields.items()):
+                named = not start or sizes.streamed == (start == "streamed")
+                if named and sizes.name.endswith(kind) and all(getattr(sizes, k) == v for k, v in fields.items()):
                     yield sizes
 
-        persistent.tiles.cache_clear()
-        persistent.tiles_back.cache_clear()
-        monkeypatch.setattr(persistent, "_candidates", some)
+        forget()
+        monkeypatch.setattr(tiles, "_candidates", some)
+        monkeypatch.setattr(choose, "LAUNCHES", math.inf)
+        monkeypatch.setattr(tiles, "each", (lambda *sizes: None) if start else each)
 
     return choose_only
 
 
-def sizes_of(spec, given, back=False):
-    """The sizes that a call of a spec takes, forwards or back."""
+def sizes_of(spec, given, way=tiles.together):
+    """The sizes that a call of a spec takes."""
     shape = given.x.shape if given.x.ndim == 4 else (*given.x.shape[:2], 1, given.x.shape[2])
-    return (persistent.tiles_back if back else persistent.tiles)(Layout.of(spec, shape), 8, choose.limits())
+    return way(Layout.of(spec, shape), 8, choose.limits())
 
 
-@pytest.mark.parametrize("thread_rows", [1, 2, 4, 8])
-@pytest.mark.parametrize("quad_bits", range(6))
+starts = pytest.mark.parametrize("start", ["resident", "streamed"])
+NAMES = {"resident": ("sequence", "back"), "streamed": ("streamed", "streamed_back")}
+
+
+@pytest.mark.parametrize("thread_rows", [1, 2, 8])
+@pytest.mark.parametrize("quad_bits", [0, 1, 3, 4, 6])
 @pytest.mark.parametrize("kind", ["_row", "_rows"])
-def test_lstm_in_every_cut(order, limits, only, kind, quad_bits, thread_rows):
+@starts
+def test_lstm_in_every_cut(order, limits, only, start, kind, quad_bits, thread_rows):
     """Blocks with and without neighbours, several tiles for each block, remainders of units and of rows; forwards and back."""
-    limits |= {"MultiProcessorCount": 6, "MaxSharedMemoryPerBlockOptin": 512 * 1024}
-    only(kind, quad_bits=quad_bits, thread_rows=thread_rows)
-    for count, units, masked in ((1, 5, True), (7, 1 << quad_bits, False), (45, (2 << quad_bits) - 1, True)):
-        spec, rows = lstm_spec(units, return_sequences=True), persistent.rows_of(kind)
+    limits |= {"MultiProcessorCount": 6, "MaxSharedMemoryPerBlockOptin": 600 * 1024}
+    only(start, kind, quad_bits=quad_bits, thread_rows=thread_rows)
+    for count, units, masked in ((1, 5, True), (7, 1 << quad_bits, False), (45, min((2 << quad_bits) - 1, 70), True)):
+        spec, rows = lstm_spec(units, return_sequences=True), tiles.rows_of(kind)
         given = problem(spec, count, 3, 3, masked=masked)
-        sizes, sizes_back = sizes_of(spec, given), sizes_of(spec, given, back=True)
+        sizes, sizes_back = sizes_of(spec, given), sizes_of(spec, given, tiles.back)
         if thread_rows > 1 and thread_rows * rows >= 2 * count:
             assert (sizes, sizes_back) == (None, None)
             continue
-        assert (sizes is None) == (math.ceil(units / (1 << quad_bits)) > 6)
+        assert (sizes is None) == (math.ceil(units / (1 << quad_bits)) > 6 or thread_rows << quad_bits > 256)
         assert (sizes_back is None) == (math.ceil(math.ceil(units / 4) / (1 << quad_bits)) > 6 or thread_rows << quad_bits > 64)
         fake_cupy.launches.clear()
         check(spec, "float64", given)
-        assert (f"sequence{kind}" in fake_cupy.launches) == (sizes is not None)
-        assert (f"back{kind}" in fake_cupy.launches) == (sizes_back is not None)
+        for name, found in zip(NAMES[start], (sizes, sizes_back), strict=True):
+            assert (f"{name}{kind}" in fake_cupy.launches) == (found is not None)
 
 
 @pytest.mark.parametrize("thread_rows", [1, 2, 4])
-@pytest.mark.parametrize("quad_bits", range(4))
-@pytest.mark.parametrize("taps", [1, 2, 3, 4, 5])
-def test_convlstm1d_in_every_cut(order, limits, only, taps, quad_bits, thread_rows):
+@pytest.mark.parametrize("quad_bits", [0, 2, 3])
+@pytest.mark.parametrize("taps", [1, 2, 3, 5])
+@starts
+def test_convlstm1d_in_every_cut(order, limits, only, start, taps, quad_bits, thread_rows):
     """Tiles that wait for their neighbours, several of them for each block; inputs in the kernel and, by strides, outside it."""
     limits["MultiProcessorCount"] = 10
-    only(quad_bits=quad_bits, thread_rows=thread_rows)
+    only(start, quad_bits=quad_bits, thread_rows=thread_rows)
     kind = {1: "_rows", 3: "_taps3", 5: "_taps5"}.get(taps, "_taps")
     for number, (padding, strides) in enumerate((("same", 1), ("valid", 1), ("same", 2))):
         spec = conv_spec(9, taps, padding=padding, strides=strides, return_sequences=True)
         given = problem(spec, 2, 3, 4, rows=(21 + taps) * strides, masked=number == 0)
-        sizes, sizes_back = sizes_of(spec, given), sizes_of(spec, given, back=True)
+        sizes, sizes_back = sizes_of(spec, given), sizes_of(spec, given, tiles.back)
         assert (sizes is None) == (4 * thread_rows < taps - 1)
         assert (sizes_back is None) == (sizes is None)
         if sizes is not None:
@@ -90,10 +104,11 @@ def test_convlstm1d_in_every_cut(order, limits, only, taps, quad_bits, thread_ro
             fake_cupy.launches.clear()
             check(spec, "float64", given)
             assert {sizes.name, sizes_back.name} <= set(fake_cupy.launches)
-            assert taps == 1 or (sizes.name, sizes_back.name) == (f"sequence{kind}", f"back{kind}")
+            assert taps == 1 or (sizes.name, sizes_back.name) == tuple(f"{name}{kind}" for name in NAMES[start])
 
 
-def test_inputs_whose_weights_do_not_fit_are_multiplied_before(cupy, limits):
+def test_inputs_whose_weights_do_not_fit_are_multiplied_before(cupy, limits, only):
+    only("resident")
     spec = conv_spec(16, 3, padding="same", return_sequences=True)
     given = problem(spec, 2, 3, 60, rows=12)
     limits |= {"MultiProcessorCount": 8, "MaxSharedMemoryPerBlockOptin": 16 * 1024}
@@ -105,15 +120,16 @@ def test_inputs_whose_weights_do_not_fit_are_multiplied_before(cupy, limits):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_channels_in_several_slabs(order, limits, only, dtype):
+@starts
+def test_channels_in_several_slabs(order, limits, only, start, dtype):
     """More channels than a block carries at once, the last slab shorter; of h and of x."""
     limits |= {"MultiProcessorCount": 16, "MaxSharedMemoryPerBlockOptin": 227 * 1024}
-    only("_rows", quad_bits=4, thread_rows=16)
+    only(start, "_rows", quad_bits=4, thread_rows=16)
     spec = lstm_spec(150, return_sequences=True)
     given = problem(spec, 66, 2, 3)
     assert sizes_of(spec, given).slab < 75
     check(spec, dtype, given)
-    only(quad_bits=2, thread_rows=8)
+    only(start, quad_bits=2, thread_rows=8)
     conv = conv_spec(100, 3, padding="same", return_sequences=True)
     given = problem(conv, 1, 2, 150, rows=33)
     limits["MultiProcessorCount"] = 64
@@ -121,49 +137,55 @@ def test_channels_in_several_slabs(order, limits, only, dtype):
     check(conv, dtype, given)
 
 
-DEVICES = [H100, persistent.Limits(108, 163 * 1024, True), persistent.Limits(40, 64 * 1024, True)]
+DEVICES = [H100, tiles.Limits(108, 163 * 1024, True), tiles.Limits(40, 64 * 1024, True)]
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])
 @pytest.mark.parametrize("device", DEVICES, ids=["132 processors", "108", "40"])
 def test_grids_of_devices(device, itemsize):
-    """For all workloads, forwards and back: every unit and row is covered, all blocks are resident, everything fits."""
+    """For all workloads, in all ways: every unit and row is covered, all blocks are resident, everything fits."""
     for case in ALL.values():
         layout = Layout.of(case.make_layer().spec, (case.batch, case.steps, case.rows, case.features))
-        for sizes, columns in (
-            (persistent.tiles(layout, itemsize, device), layout.units),
-            (persistent.tiles_back(layout, itemsize, device), math.ceil(layout.units / 4)),
+        for way, columns in (
+            (tiles.together, layout.units),
+            (tiles.each, layout.units),
+            (tiles.back, math.ceil(layout.units / 4)),
         ):
-            if sizes is None:
-                assert device is not H100 or itemsize == 8
-                continue
+            sizes = way(layout, itemsize, device)
+            assert sizes is not None
             assert sizes.grid[0] << sizes.quad_bits >= columns
             assert sizes.groups * sizes.group_rows >= layout.rows
             assert sizes.group_tiles * sizes.tile_rows >= sizes.group_rows
-            assert sizes.grid[0] * sizes.grid[1] <= device.processors
+            assert way is tiles.each or sizes.grid[0] * sizes.grid[1] <= device.processors
+            assert way is not tiles.each or sizes.grid[1] == sizes.groups * sizes.group_tiles
             assert sizes.threads in (32, 64, 128, 256)
             assert sizes.shared <= device.shared
             assert sizes.slab_pitch % 4 == 0
             assert sizes.pitch % 4 == 0
-            assert sizes.slab * sizes.slab_pitch * itemsize <= persistent.PIECES * persistent.PIECE * sizes.threads
-    large = Layout.of(lstm_spec(2000), (1, 3, 1, 4))
-    assert persistent.tiles(large, 4, device) is None
-    assert persistent.tiles_back(large, 4, device) is None
-    small = Layout.of(lstm_spec(8), (1, 3, 1, 4))
-    assert persistent.tiles(small, 4, device) is not None
-    assert persistent.tiles(small, 4, device._replace(cooperative=False)) is None
+            assert sizes.slab * sizes.slab_pitch * itemsize <= tiles.PIECES * tiles.PIECE * sizes.threads
+            if device is H100 and itemsize == 4 and way is not tiles.each:
+                assert not sizes.streamed
+
+
+def test_weights_that_do_not_fit_are_streamed():
+    for units, streamed in ((512, False), (1024, False), (1280, True), (4096, True)):
+        layout = Layout.of(lstm_spec(units), (1, 3, 1, 4))
+        found = [way(layout, 4, H100) for way in (tiles.together, tiles.back)]
+        assert [sizes is not None and sizes.streamed for sizes in found] == [streamed] * 2
+        assert [way(layout, 4, H100._replace(cooperative=False)) for way in (tiles.together, tiles.back)] == [None] * 2
+    assert tiles.together(Layout.of(lstm_spec(20000), (1, 3, 1, 4)), 4, H100) is None
 
 
 def test_a_small_grid_of_a_large_device_spreads_over_it():
     """64 samples of 512 units: four groups of samples beside each other, not one that reads all of h in every block."""
-    sizes = persistent.tiles(Layout.of(lstm_spec(512), (64, 100, 1, 512)), 4, H100)
+    sizes = tiles.together(Layout.of(lstm_spec(512), (64, 100, 1, 512)), 4, H100)
     assert sizes is not None
     assert sizes.grid[0] * sizes.grid[1] == 128
     assert sizes.grid[1] > 1
 
 
 # -- what the shim notices ------------------------------------------------------------------------------------------------
-BARRIERS = 10  # in step.cu, tiles.cuh, sequence.cu and sequence_back.cu
+BARRIERS = 8  # in tiles.cuh, sequence.cu and sequence_back.cu
 
 
 def barriers():
@@ -187,15 +209,16 @@ def without(place):
 
 
 SMALL = {"MultiProcessorCount": 9, "MaxSharedMemoryPerBlockOptin": 128 * 1024}
-ALONE = {"CooperativeLaunch": 0}
+ALONE = {"CooperativeLaunch": 0, "MultiProcessorCount": 132}
 LSTMS = [lstm_spec(units, return_sequences=True) for units in (33, 40)]
 CONV = conv_spec(9, 3, padding="same", return_sequences=True)
-# Device, fields of the sizes, a spec, a problem: several blocks; few samples; several slabs; neighbours; no such kernel.
+# Device, what it takes, a spec, a problem: several blocks; few samples; several slabs; neighbours; streamed; one launch a step.
 PROBLEMS = [
-    (SMALL, {}, LSTMS[0], {"count": 40, "steps": 3, "channels": 3}),
-    (SMALL, {}, LSTMS[0], {"count": 1, "steps": 4, "channels": 3}),
-    (SMALL, {"thread_rows": 16}, LSTMS[1], {"count": 66, "steps": 2, "channels": 2}),
-    (SMALL, {}, CONV, {"count": 2, "steps": 3, "channels": 40, "rows": 9, "masked": True}),
+    (SMALL, {"start": "resident"}, LSTMS[0], {"count": 40, "steps": 3, "channels": 3}),
+    (SMALL, {"start": "resident", "quad_bits": 2}, LSTMS[0], {"count": 1, "steps": 4, "channels": 3}),
+    (SMALL, {"start": "resident", "thread_rows": 16}, LSTMS[1], {"count": 66, "steps": 2, "channels": 2}),
+    (SMALL, {"start": "resident"}, CONV, {"count": 2, "steps": 3, "channels": 40, "rows": 9, "masked": True}),
+    (SMALL, {"start": "streamed", "thread_rows": 16}, LSTMS[1], {"count": 66, "steps": 2, "channels": 2}),
     (ALONE, {}, CONV, {"count": 1, "steps": 2, "channels": 40, "rows": 9}),
 ]
 
@@ -218,7 +241,7 @@ def test_the_mutations_begin_with_sound_kernels(cupy, only):
     fake_cupy.launches.clear()
     assert not is_noticed(only)
     both = {f"{way}_{kind}" for way in ("sequence", "back") for kind in ("row", "rows", "taps3")}
-    assert both | {"step_forward", "cell_backward"} <= set(fake_cupy.launches)
+    assert both | {"streamed_rows", "streamed_back_rows", "streamed_taps3", "cell_backward"} <= set(fake_cupy.launches)
 
 
 @pytest.mark.parametrize("number", range(BARRIERS))
@@ -241,10 +264,10 @@ def test_every_deleted_barrier_is_noticed(cupy, only, number):
         ),
         ("*turn ^= 1;", ""),
         ("(t + 1) * samples : (const", "t * samples : (const"),
-        ("(taps - 1 - tap) * units + u;", "tap * units + u;"),
+        ("io.exchange + (t & 1)", "io.exchange + (t + 1 & 1)"),
     ],
     ids=["no wait", "a wait that never ends", "no wait for neighbours", "a row of the next group", "a row too many",
-         "a divergent shuffle", "one slab's room alone", "another step's mask", "taps not turned"],
+         "a divergent shuffle", "one slab's room alone", "another step's mask", "the other half of the exchange"],
 )  # fmt: skip
 def test_other_mutations_are_noticed(cupy, only, written, instead):
     assert written in kernels.source(64)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import devices
 from ...spec import RecurrentSpec
-from . import choose, kernels, persistent, structs
+from . import choose, kernels, sequence, structs
 from .forward import Tape, sample_stride, step_members
 from .layout import Windows, batch_major, joined, parts
 
@@ -42,7 +42,7 @@ def _steps_back(spec: RecurrentSpec, tape: Tape, dy: Any, dh: Any, dc: Any, dout
     io = _cell_of_all_steps(spec, tape, dy, dh, dc, doutput, dz)
     sizes = choose.path_back(spec, tape.layout, tape.h_scales is not None, dz.dtype.itemsize)
     if sizes is not None:
-        persistent.run_back(tape.layout, sizes, tape.weights, io)
+        sequence.run_back(tape.layout, sizes, tape.weights, io)
         return dh
     layout, size = tape.layout, dz.dtype.itemsize
     state, row = layout.rows * layout.units * size, layout.sample_rows * layout.units * size

@@ -6,6 +6,7 @@ In terms of ``Layout`` (shapes), ``kernels`` (launches) and the structs of the k
 from __future__ import annotations
 
 import collections
+import functools
 import math
 import threading
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from ... import devices
 from ...spec import RecurrentSpec
 from ..cpu import ACTIVATION_NUMBERS, ROUNDING_NUMBERS
-from . import choose, kernels, persistent, structs
+from . import choose, kernels, sequence, structs, tiles
 from .layout import Layout, joined, parts, time_major
 
 _KEPT_PLANS = 8  # captured graphs of one layer's weights
@@ -39,6 +40,21 @@ class GpuWeights:
     def h_matrix(self) -> Any:
         """[K*U, 4U]."""
         return self.recurrent_kernel.reshape(math.prod(self.recurrent_kernel.shape[:-1]), 4 * self.units)
+
+    @functools.cached_property
+    def packed_kernel(self) -> Any:
+        """[C,K,U,4]."""
+        return sequence.packed(self.kernel, self.units)
+
+    @functools.cached_property
+    def packed_recurrent_kernel(self) -> Any:
+        """[U,K,U,4]."""
+        return sequence.packed(self.recurrent_kernel, self.units)
+
+    @functools.cached_property
+    def turned_recurrent_kernel(self) -> Any:
+        """[4U,K,quads,4], of the way back."""
+        return sequence.turned(self.recurrent_kernel, self.units)
 
     def gates(self, matrix: Any) -> Any:
         """A matrix [P,4U] as [4,P,U]."""
@@ -134,33 +150,36 @@ class Buffers:
 
 
 class Plan:
-    """The launches of a call as a CUDA graph over buffers of its own; a call copies in, launches once and copies out."""
+    """The launches of a call as a CUDA graph over arrays of its own; a call copies in, launches once and copies out."""
 
-    def __init__(self, buffers: Buffers, x: Any, launches: list[kernels.Launch]):
-        self.buffers, self.x = buffers, x
-        for launch in launches[:1]:
-            kernels.ready(launch, x.dtype)  # compiles, which must not happen during the capture
+    def __init__(self, steps: sequence.Steps):
+        self.steps = steps
+        launches, dtype = steps.launches(), steps.buffers.h.dtype
+        kernels.ready(launches[0], dtype)  # compiles, which must not happen during the capture
         stream = devices.cupy_module().cuda.Stream(non_blocking=True)
         with stream:
             stream.begin_capture()
             for launch in launches:
-                kernels.run(launch, x.dtype)
+                kernels.run(launch, dtype)
             self.graph = stream.end_capture()
 
     def run(self, x: Any, h: Any, c: Any, mask: Any) -> tuple[Any, Any, Any]:
-        self.x[...] = x
+        steps, buffers = self.steps, self.steps.buffers
+        if steps.z is not None:
+            project(steps.layout, steps.weights, x, None, with_bias=False, out=steps.z)
         if mask is not None:
-            self.buffers.mask[...] = mask
-        self.buffers.start(h, c)
+            buffers.mask[...] = mask
+        buffers.start(h, c)
+        steps.fill(x)
         self.graph.launch()
-        y, h, c = self.buffers.results()
-        return (y.copy() if self.buffers.spec.return_sequences else y), h, c
+        y, h, c = buffers.results()
+        return (y.copy() if buffers.spec.return_sequences else y), h, c
 
 
-def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any, with_bias: bool = True) -> Any:
+def project(layout: Layout, weights: GpuWeights, x: Any, scales: Any, with_bias: bool = True, out: Any = None) -> Any:
     """Pre-activations [T,M,4,U] of all steps without the recurrent share: the windows of x @ kernel (+ bias), by cuBLAS."""
     xp, units = devices.cupy_module(), layout.units
-    z = xp.empty((layout.steps, layout.rows, 4, units), x.dtype)
+    z = xp.empty((layout.steps, layout.rows, 4, units), x.dtype) if out is None else out
     for part in parts(layout.steps, layout.rows * layout.x.depth * x.dtype.itemsize):
         steps = x[part]
         flat = z[part].reshape(len(steps) * layout.rows, 4 * units)
@@ -203,50 +222,39 @@ def forward(
 
 
 def _persistent(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
-    sizes = persistent.tiles(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
-    assert sizes is not None
-    z = None if sizes.x_channels else project(layout, weights, x, x_scales, with_bias=False)
-    persistent.run(layout, sizes, weights, x, z, buffers)
-
-
-def step_launches(layout: Layout, weights: GpuWeights, x: Any, z: Any, buffers: Buffers) -> list[kernels.Launch]:
-    """A launch for each step of the direct kernel: x [T,N,R,C], or its share z [T,M,4,U] with the bias, where that is there."""
-    size = x.dtype.itemsize
-    grid = choose.step_grid(layout, size, choose.limits())
-    assert grid is not None
-    one_row = layout.one_row and layout.x.plain
-    launches = []
-    for step in range(layout.steps):
-        cell = buffers.cell(step)
-        x_at = None if z is not None else structs.pointer(x) + step * layout.samples * layout.x.rows_in * layout.x.channels * size
-        products = (
-            choose.convolution(x_at, weights.kernel, layout.x, one_row, layout.samples),
-            choose.convolution(int(cell["h_in"][0]), weights.recurrent_kernel, layout.h, one_row, layout.samples),
-        )
-        z_at = 0 if z is None else structs.pointer(z) + step * layout.rows * 4 * layout.units * size
-        bias = 0 if z is not None else structs.pointer(weights.bias)
-        arguments = (cell, *products, np.uint64(z_at), np.uint64(bias))
-        launches.append(kernels.Launch("step_forward", grid.grid, grid.block, arguments, grid.shared))
-    return launches
+    sizes = tiles.together(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
+    _run_steps(layout, sizes, weights, x, x_scales, buffers, together=True)
 
 
 def _direct(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
-    z = None if x_scales is None else project(layout, weights, x, x_scales)
-    for launch in step_launches(layout, weights, x, z, buffers):
+    sizes = tiles.each(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
+    _run_steps(layout, sizes, weights, x, x_scales, buffers, together=False)
+
+
+def _run_steps(
+    layout: Layout, sizes: tiles.Tiles | None, weights: GpuWeights, x: Any, x_scales: Any, buffers: Buffers, together: bool
+) -> None:
+    assert sizes is not None
+    z = None if sizes.x_channels else project(layout, weights, x, x_scales, with_bias=False)
+    steps = sequence.Steps(layout, sizes, weights, buffers, together, z)
+    steps.fill(x)
+    for launch in steps.launches():
         kernels.run(launch, x.dtype)
 
 
 def _planned(spec: RecurrentSpec, layout: Layout, weights: GpuWeights, x: Any, h: Any, c: Any, mask: Any) -> tuple[Any, Any, Any]:
-    """The direct kernel's launches as one CUDA graph, captured once for each shape, dtype and set of flags."""
+    """The launches for each step as one CUDA graph, captured once for each shape, dtype and set of flags."""
     cuda = devices.cupy_module().cuda
     # Two streams may run at once, so that each has buffers of its own.
     key = (spec, layout, x.dtype, mask is None, cuda.Device().id, cuda.get_current_stream().ptr)
     with weights.lock:
         plan = weights.plans.get(key)
         if plan is None:
-            own_x, own_mask = x.copy(), None if mask is None else mask.copy()
-            buffers = Buffers(spec, layout, own_mask, x.dtype, record=False)
-            plan = Plan(buffers, own_x, step_launches(layout, weights, own_x, None, buffers))
+            sizes = tiles.each(layout, x.dtype.itemsize, choose.limits())
+            assert sizes is not None
+            buffers = Buffers(spec, layout, None if mask is None else mask.copy(), x.dtype, record=False)
+            z = None if sizes.x_channels else project(layout, weights, x, None, with_bias=False)
+            plan = Plan(sequence.Steps(layout, sizes, weights, buffers, False, z))
             weights.plans[key] = plan
             if len(weights.plans) > _KEPT_PLANS:
                 weights.plans.popitem(last=False)

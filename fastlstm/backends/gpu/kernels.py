@@ -1,7 +1,7 @@
 """The CUDA source, compiled by CuPy at first need (NVRTC; CuPy keeps the result on disk), and launches.
 
 The source is one text: prelude, the templates of include/fastlstm and the kernels beside this file, joined here, so that CuPy's
-cache sees an edit in any of them. One module for each float type.
+cache sees an edit in any of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ TEXTS = (
     "include:cell.h",
     "cell.cuh",
     "elementwise.cu",
-    "step.cu",
     "tiles.cuh",
     "sequence.cu",
     "sequence_back.cu",
@@ -57,9 +56,17 @@ def _folder_of_templates() -> Path:
     return shipped if shipped.is_dir() else package.parent / "include" / "fastlstm"  # an editable install
 
 
+# A kernel whose definition is one line, an instance of a template. Each is compiled when it is needed, without the others, unless
+# ``apart`` is False.
+apart = True
+_INSTANCE = re.compile(r'^extern "C" __global__ .*?(\w+)\(const .*\}\n', re.MULTILINE)
+
+
 @functools.cache
-def source(bits: int) -> str:
-    """The whole CUDA source for reals of 32 or 64 bits."""
+def source(bits: int, only: str | None = None) -> str:
+    """The CUDA source for reals of 32 or 64 bits; ``only``: of the instances of templates the one of this name."""
+    if only is not None:
+        return _INSTANCE.sub(lambda match: match[0] if match[1] == only else "", source(bits))
     parts = [f"#define FL_BITS {bits}\n"]
     for name in TEXTS:
         shared = name.startswith("include:")
@@ -69,9 +76,15 @@ def source(bits: int) -> str:
     return "\n".join(parts)
 
 
+def module_of(name: str, bits: int) -> Any:
+    """The module with a kernel: an instance has its own, all other kernels have one together."""
+    only = name if name in _INSTANCE.findall(source(bits)) else ""
+    return _compiled(bits, only if apart else None)
+
+
 @functools.cache
-def _module(bits: int) -> Any:
-    return devices.cupy_module().RawModule(code=source(bits), options=OPTIONS)
+def _compiled(bits: int, only: str | None) -> Any:
+    return devices.cupy_module().RawModule(code=source(bits, only), options=OPTIONS)
 
 
 _kernels: dict[tuple[str, int], Any] = {}
@@ -80,7 +93,7 @@ _kernels: dict[tuple[str, int], Any] = {}
 def _kernel(name: str, bits: int) -> Any:
     kernel = _kernels.get((name, bits))
     if kernel is None:
-        kernel = _kernels[name, bits] = _module(bits).get_function(name)
+        kernel = _kernels[name, bits] = module_of(name, bits).get_function(name)
     return kernel
 
 
@@ -109,5 +122,5 @@ def elementwise(name: str, count: int, *arguments: Any) -> Launch:
 
 def forget() -> None:
     """Drops the compiled modules: for tests that put something else in CuPy's place."""
-    _module.cache_clear()
+    _compiled.cache_clear()
     _kernels.clear()

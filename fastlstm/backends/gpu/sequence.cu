@@ -1,29 +1,19 @@
-/* sequence.cu: all time steps of an LSTM or a ConvLSTM1D in one launch. Each block holds the kernels' columns of a few units in shared
- * memory from the first step to the last; between two steps the blocks whose rows meet wait for each other: see tiles.cuh. A quad of
- * columns is the gates of a unit, and each cell of a tile is finished by one thread.
+/* sequence.cu: time steps of an LSTM or a ConvLSTM1D, all of them in one launch or one: see tiles.cuh. A quad of columns is the gates of
+ * a unit, and each cell of a tile is finished by one thread.
  */
 
 struct sequence_io {
-  cell_io cell; /* the first step; the strides below lead to the next ones */
+  cell_io cell; /* step 0; the strides below lead to the next ones */
   tiling tiles;
-  const real *z, *bias;         /* shares of the inputs [T,M,4U], or NULL; [4U], or NULL */
-  const real *x, *kernel;       /* turned inputs [T,groups,C,x_pitch] and [K,C,4U], or NULL: z has their share */
-  const real *recurrent_kernel; /* [K,U,4U] */
-  real *exchange;               /* turned h [2][groups,U,pitch]: that of step t stands in t % 2 */
-  long long gates_step;         /* reals from one step's tape to the next one's, 0 without a tape */
-  int steps, h_slots, c_slots;  /* h and c of step t stand t % slots places of [M,U] behind cell.h_in and cell.c_in */
-  int channels, x_pitch;
+  packed recurrent_kernel, kernel; /* of h; of x, without channels where z has their share */
+  const real *z, *bias;            /* shares of the inputs [T,M,4U], or NULL; [4U], or NULL */
+  const real *x;                   /* turned inputs [T,groups,C,x_pitch] */
+  real *exchange;                  /* turned h [2][groups,U,pitch]: that of step t stands in t % 2 */
+  long long gates_step;            /* reals from one step's tape to the next one's, 0 without a tape */
+  int begin, end;                  /* the steps of this launch */
+  int h_slots, c_slots;            /* h and c of step t stand t % slots places of [M,U] behind cell.h_in and cell.c_in */
+  int x_pitch;
 };
-
-/* weights [channel][tap][unit] of the block's units; zeros behind the last unit. */
-FL_INLINE void load_columns(const sequence_io &io, const real *kernel, int channels, quad *weights) {
-  const int units = io.cell.units, bits = io.tiles.quad_bits, count = channels * io.tiles.taps * 4 << bits;
-  for (int i = threadIdx.x; i < count; i += blockDim.x) {
-    const int unit = i & ((1 << bits) - 1), g = i >> bits & 3, row = i >> bits >> 2, u = (blockIdx.x << bits) + unit;
-    const size_t source = (size_t)(row % io.tiles.taps) * channels + row / io.tiles.taps;
-    weights[(row << bits) + unit].of[g] = u < units ? kernel[(source * 4 + g) * units + u] : 0;
-  }
-}
 
 /* A cell that this thread finishes: what it needs beside the products, on its way while they are made. */
 struct cell_ahead {
@@ -84,46 +74,55 @@ FL_INLINE cell_io cell_of_step(const sequence_io &io, int t) {
   return cell;
 }
 
-/* shared: weights of the recurrent kernel, of the kernel if there is x, two slabs, in whose place the parts stand later on. */
-template <int ROWS, int TAPS>
+/* shared: weights (of the recurrent kernel, then of the kernel; or of a slab), then two slabs, in whose place the parts stand later. */
+template <int ROWS, int TAPS, bool STREAMED>
 FL_INLINE void run_sequence(const sequence_io &io) {
   FL_SHARED(shared);
-  const worker me = worker_of<ROWS>(io.tiles);
-  const int units = io.cell.units, channels = io.x ? io.channels : 0;
-  quad *weights = (quad *)shared, *x_weights = weights + ((size_t)units * io.tiles.taps << io.tiles.quad_bits);
-  real *slabs = (real *)(x_weights + ((size_t)channels * io.tiles.taps << io.tiles.quad_bits));
-  const size_t group_h = (size_t)units * io.tiles.pitch, group_x = (size_t)channels * io.x_pitch;
+  const tiling &tiles = io.tiles;
+  const worker me = worker_of<ROWS>(tiles);
+  const int h_rows = io.recurrent_kernel.channels * tiles.taps, x_rows = io.kernel.channels * tiles.taps;
+  const int kept = STREAMED ? tiles.slab * tiles.taps : h_rows + x_rows;
+  quad *weights = (quad *)shared, *x_weights = STREAMED ? weights : weights + ((size_t)h_rows << tiles.quad_bits);
+  real *slabs = (real *)(weights + ((size_t)kept << tiles.quad_bits));
+  const size_t group_h = (size_t)io.recurrent_kernel.channels * tiles.pitch, group_x = (size_t)io.kernel.channels * io.x_pitch;
   int turn = 0;
-  load_columns(io, io.recurrent_kernel, units, weights);
-  if (channels) load_columns(io, io.kernel, channels, x_weights);
-  for (int t = 0; t < io.steps; t++) {
+  if (!STREAMED) {
+    load_weights(tiles, io.recurrent_kernel, 0, h_rows, weights);
+    load_weights(tiles, io.kernel, 0, x_rows, x_weights);
+  }
+  for (int t = io.begin; t < io.end; t++) {
     const cell_io cell = cell_of_step(io, t);
-    const real *before = io.exchange + t % 2 * io.tiles.groups * group_h;
-    real *after = io.exchange + (t + 1) % 2 * io.tiles.groups * group_h;
-    for (int number = blockIdx.y; number < io.tiles.groups * io.tiles.group_tiles; number += gridDim.y) {
-      const int group = number / io.tiles.group_tiles, tile = number % io.tiles.group_tiles,
-                row = tile * io.tiles.thread_rows * ROWS;
+    const real *before = io.exchange + t % 2 * tiles.groups * group_h;
+    real *after = io.exchange + (t + 1) % 2 * tiles.groups * group_h;
+    for (int number = blockIdx.y; number < tiles.groups * tiles.group_tiles; number += gridDim.y) {
+      const int group = number / tiles.group_tiles, tile = number % tiles.group_tiles, row = tile * tiles.thread_rows * ROWS;
       cell_ahead ahead[ROWS];
       real sums[ROWS * 4];
       FL_UNROLL
       for (int j = 0; j < ROWS * 4; j++) sums[j] = 0;
       look_ahead<ROWS>(io, cell, me, t, group, tile, ahead);
-      if (channels)
-        multiply<ROWS, TAPS>(io.tiles, me, io.x + ((size_t)t * io.tiles.groups + group) * group_x + row, channels, io.x_pitch,
-                             x_weights, slabs, &turn, sums);
-      wait_for_tiles(io.tiles, number, tile, t);
-      multiply<ROWS, TAPS>(io.tiles, me, before + group * group_h + row, units, io.tiles.pitch, weights, slabs, &turn, sums);
+      if (x_rows)
+        multiply<ROWS, TAPS, STREAMED>(tiles, me, io.x + ((size_t)t * tiles.groups + group) * group_x + row, io.x_pitch,
+                                       io.kernel, x_weights, slabs, &turn, sums);
+      wait_for_tiles(tiles, number, tile, t);
+      multiply<ROWS, TAPS, STREAMED>(tiles, me, before + group * group_h + row, tiles.pitch, io.recurrent_kernel, weights, slabs,
+                                     &turn, sums);
       __syncthreads(); /* the last slab has been read */
-      store_parts<ROWS>(io.tiles, me, sums, slabs);
+      store_parts<ROWS>(tiles, me, sums, slabs);
       __syncthreads(); /* the parts are complete */
-      finish_tile<ROWS>(io, cell, me, slabs, after + group * group_h + io.tiles.pad - group * io.tiles.group_rows, ahead);
-      tell_others(io.tiles, number);
+      finish_tile<ROWS>(io, cell, me, slabs, after + group * group_h + tiles.pad - group * tiles.group_rows, ahead);
+      tell_others(tiles, number);
     }
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) sequence_row(const sequence_io io) { run_sequence<1, 1>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) sequence_rows(const sequence_io io) { run_sequence<4, 1>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) sequence_taps3(const sequence_io io) { run_sequence<4, 3>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) sequence_taps5(const sequence_io io) { run_sequence<4, 5>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) sequence_taps(const sequence_io io) { run_sequence<4, 0>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) sequence_row(const sequence_io io) { run_sequence<1, 1, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) sequence_rows(const sequence_io io) { run_sequence<4, 1, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) sequence_taps3(const sequence_io io) { run_sequence<4, 3, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) sequence_taps5(const sequence_io io) { run_sequence<4, 5, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) sequence_taps(const sequence_io io) { run_sequence<4, 0, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_row(const sequence_io io) { run_sequence<1, 1, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_rows(const sequence_io io) { run_sequence<4, 1, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_taps3(const sequence_io io) { run_sequence<4, 3, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_taps5(const sequence_io io) { run_sequence<4, 5, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_taps(const sequence_io io) { run_sequence<4, 0, true>(io); }

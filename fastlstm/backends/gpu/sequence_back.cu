@@ -1,29 +1,17 @@
 /* sequence_back.cu: all steps back of an LSTM or a ConvLSTM1D in one launch, up to dz: see tiles.cuh. The gradients of weights and inputs
  * are products over all steps, made elsewhere.
  *
- * A block has 4 * 2^quad_bits units: a quad of columns is four of them, the channels are the 4U pre-activations. Its columns are those
- * of the turned recurrent kernel, taps in reverse. At least four slices, so that a thread finishes at most ROWS cells.
+ * A quad of columns is four units, the channels are the 4U pre-activations. At least four slices, so that a thread finishes at most
+ * ROWS cells.
  */
 
 struct sequence_back_io {
-  back_io cell; /* of step 0: all arrays hold every step; dh, dc, doutput [M,U]: behind the last step in, dh0, dc0 out */
+  back_io cell; /* step 0: all arrays hold every step; dh, dc, doutput [M,U]: behind the last step in, dh0, dc0 out */
   tiling tiles;
-  const real *recurrent_kernel; /* [K,U,4U] */
-  real *exchange;               /* turned dz [2][groups,4U,pitch]: that of step t stands in t % 2 */
+  packed turned_kernel; /* the recurrent kernel: channels 4U, columns U, taps in reverse */
+  real *exchange;       /* turned dz [2][groups,4U,pitch]: that of step t stands in t % 2 */
   int steps;
 };
-
-/* weights [channel][tap][quad]: what dz of a channel adds to the four units' cotangents; zeros behind the last unit. */
-FL_INLINE void load_turned(const sequence_back_io &io, quad *weights) {
-  const int units = io.cell.units, bits = io.tiles.quad_bits, taps = io.tiles.taps, channels = 4 * units;
-  for (int i = threadIdx.x; i < channels * taps * 4 << bits; i += blockDim.x) {
-    const int channel = i % channels, tap = i / channels % taps, column = i / channels / taps,
-              u = (blockIdx.x * 4 << bits) + column;
-    const size_t source = (size_t)(taps - 1 - tap) * units + u;
-    weights[((channel * taps + tap) << bits) + column / 4].of[column % 4] =
-        u < units ? io.recurrent_kernel[source * channels + channel] : 0;
-  }
-}
 
 /* The arrays of step t; of step -1: what leads to dh0. */
 FL_INLINE back_io back_of_step(const sequence_back_io &io, int t) {
@@ -90,18 +78,18 @@ FL_INLINE void finish_tile_back(const sequence_back_io &io, const back_io &cell,
   }
 }
 
-/* shared: weights, two slabs, in whose place the parts stand later on. */
-template <int ROWS, int TAPS>
+/* shared: as in run_sequence. */
+template <int ROWS, int TAPS, bool STREAMED>
 FL_INLINE void run_sequence_back(const sequence_back_io &io) {
   FL_SHARED(shared);
   const tiling &tiles = io.tiles;
   const worker me = worker_of<ROWS>(tiles);
-  const int channels = 4 * io.cell.units;
+  const int rows = io.turned_kernel.channels * tiles.taps;
   quad *weights = (quad *)shared;
-  real *slabs = (real *)(weights + ((size_t)channels * tiles.taps << tiles.quad_bits));
-  const size_t group_dz = (size_t)channels * tiles.pitch;
+  real *slabs = (real *)(weights + ((size_t)(STREAMED ? tiles.slab * tiles.taps : rows) << tiles.quad_bits));
+  const size_t group_dz = (size_t)io.turned_kernel.channels * tiles.pitch;
   int turn = 0;
-  load_turned(io, weights);
+  if (!STREAMED) load_weights(tiles, io.turned_kernel, 0, rows, weights);
   for (int t = io.steps - 1; t >= -1; t--) {
     const back_io cell = back_of_step(io, t);
     const bool first = t == io.steps - 1;
@@ -116,7 +104,8 @@ FL_INLINE void run_sequence_back(const sequence_back_io &io) {
       look_ahead_back<ROWS>(io, cell, me, t, group, tile, ahead);
       if (!first) {
         wait_for_tiles(tiles, number, tile, io.steps - 1 - t);
-        multiply<ROWS, TAPS>(tiles, me, behind + group * group_dz + row, channels, tiles.pitch, weights, slabs, &turn, sums);
+        multiply<ROWS, TAPS, STREAMED>(tiles, me, behind + group * group_dz + row, tiles.pitch, io.turned_kernel, weights, slabs,
+                                       &turn, sums);
         __syncthreads(); /* the last slab has been read */
         store_parts<ROWS>(tiles, me, sums, slabs);
         __syncthreads(); /* the parts are complete */
@@ -128,8 +117,23 @@ FL_INLINE void run_sequence_back(const sequence_back_io &io) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) back_row(const sequence_back_io io) { run_sequence_back<1, 1>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_rows(const sequence_back_io io) { run_sequence_back<4, 1>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_taps3(const sequence_back_io io) { run_sequence_back<4, 3>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_taps5(const sequence_back_io io) { run_sequence_back<4, 5>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_taps(const sequence_back_io io) { run_sequence_back<4, 0>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_row(const sequence_back_io io) { run_sequence_back<1, 1, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_rows(const sequence_back_io io) { run_sequence_back<4, 1, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_taps3(const sequence_back_io io) { run_sequence_back<4, 3, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_taps5(const sequence_back_io io) { run_sequence_back<4, 5, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_taps(const sequence_back_io io) { run_sequence_back<4, 0, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_row(const sequence_back_io io) {
+  run_sequence_back<1, 1, true>(io);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_rows(const sequence_back_io io) {
+  run_sequence_back<4, 1, true>(io);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps3(const sequence_back_io io) {
+  run_sequence_back<4, 3, true>(io);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps5(const sequence_back_io io) {
+  run_sequence_back<4, 5, true>(io);
+}
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps(const sequence_back_io io) {
+  run_sequence_back<4, 0, true>(io);
+}

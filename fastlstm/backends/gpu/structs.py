@@ -1,4 +1,4 @@
-"""The structs of cell.cuh, elementwise.cu, step.cu and sequence.cu as NumPy dtypes: kernels take them by value.
+"""The structs of the CUDA sources beside this file as NumPy dtypes: kernels take them by value.
 
 Pointers are unsigned 64-bit numbers, 0 for NULL. ``filled`` makes one; tests compare the sizes with the compiler's.
 """
@@ -32,22 +32,22 @@ BACK_IO = _struct(
 )
 Z_PART = _struct("z", "row gate")
 GEOMETRY = _struct(ints="rows_in rows_out channels taps stride dilation pad")
-CONVOLUTION = np.dtype([("a", _POINTER), ("kernel", _POINTER), ("g", GEOMETRY)], align=True)
 TILING = _struct("arrived", ints="taps pad pitch groups group_rows group_tiles quad_bits thread_rows slab slab_pitch")
+PACKED = _struct("at", ints="channels quads")
 SEQUENCE_IO = _struct(
-    "z bias x kernel recurrent_kernel exchange",
+    "z bias x exchange",
     "gates_step",
-    "steps h_slots c_slots channels x_pitch",
-    first=[("cell", CELL_IO), ("tiles", TILING)],
+    "begin end h_slots c_slots x_pitch",
+    first=[("cell", CELL_IO), ("tiles", TILING), ("recurrent_kernel", PACKED), ("kernel", PACKED)],
 )
-SEQUENCE_BACK_IO = _struct("recurrent_kernel exchange", ints="steps", first=[("cell", BACK_IO), ("tiles", TILING)])
+SEQUENCE_BACK_IO = _struct("exchange", ints="steps", first=[("cell", BACK_IO), ("tiles", TILING), ("turned_kernel", PACKED)])
 BY_NAME = {
     "cell_io": CELL_IO,
     "back_io": BACK_IO,
     "z_part": Z_PART,
     "geometry": GEOMETRY,
-    "convolution": CONVOLUTION,
     "tiling": TILING,
+    "packed": PACKED,
     "sequence_io": SEQUENCE_IO,
     "sequence_back_io": SEQUENCE_BACK_IO,
 }

@@ -1,9 +1,11 @@
 /* tiles.cuh: what the kernels of sequence.cu and sequence_back.cu share: products of tiles of rows, and the waits between blocks.
  *
  * Rows come in groups that share nothing: a sample of a ConvLSTM1D, some samples of an LSTM (one tap). A group is cut into tiles.
- * Grid: (blocks of columns, tiles), launched cooperatively, so that all blocks are resident and the waiting ends. A block takes the
- * tiles blockIdx.y, blockIdx.y + gridDim.y … in turn. Columns come in quads: the gates of a unit, or four units. In a tile a thread
+ * Grid: (blocks of columns, tiles). Where a launch is more than one step it is cooperative, so that all blocks are resident and the
+ * waiting ends. A block takes the tiles blockIdx.y, blockIdx.y + gridDim.y … in turn. Columns come in quads: the gates of a unit, or four units. In a tile a thread
  * sums one quad of ROWS rows over a slice of the channels; then the sums of the slices are put together.
+ *
+ * A block's weights stand in shared memory from the first step to the last, or, STREAMED, a slab of them at a time.
  *
  * What goes from step to step is turned so that a channel's rows lie side by side, with the zeros around a sample that the taps need:
  * from there a slab of channels is copied into shared memory as it is.
@@ -106,17 +108,38 @@ FL_INLINE void add_products(const tiling &tiles, const worker &me, const real *s
     add_channels<ROWS, TAPS, 1>(tiles, row, row_step, weight, weight_step, sums);
 }
 
+/* Weights as they are read: [channels][taps][quads], quads of all columns side by side. */
+struct packed {
+  const quad *at;
+  int channels, quads;
+};
+
+/* weights [rows][2^quad_bits] = the block's quads of `rows` rows (a tap of a channel each); zeros behind the last quad. */
+FL_INLINE void load_weights(const tiling &tiles, const packed &kernel, int first, int rows, quad *weights) {
+  const int bits = tiles.quad_bits, count = rows << bits;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < count; i += blockDim.x) {
+    const int column = (blockIdx.x << bits) + (i & ((1 << bits) - 1));
+    const quad none = {{0, 0, 0, 0}};
+    weights[i] = column < kernel.quads ? kernel.at[(size_t)(first + (i >> bits)) * kernel.quads + column] : none;
+  }
+}
+
 /* sums += all channels of `source` [channels][pitch]. While one slab is multiplied, the next one is on its way; slabs: room for two;
- * `turn`: which of them is free. */
-template <int ROWS, int TAPS>
-FL_INLINE void multiply(const tiling &tiles, const worker &me, const real *source, int channels, int pitch, const quad *weights,
+ * `turn`: which of them is free. weights: all of the block's, or, STREAMED, room for those of a slab. */
+template <int ROWS, int TAPS, bool STREAMED>
+FL_INLINE void multiply(const tiling &tiles, const worker &me, const real *source, int pitch, const packed &kernel, quad *weights,
                         real *slabs, int *turn, real sums[ROWS * 4]) {
   fl_piece pieces[FL_PIECES];
-  for (int first = -tiles.slab; first < channels; first += tiles.slab) {
-    const int next = first + tiles.slab, here = channels - first < tiles.slab ? channels - first : tiles.slab;
-    const int there = channels - next < tiles.slab ? channels - next : tiles.slab;
+  for (int first = -tiles.slab; first < kernel.channels; first += tiles.slab) {
+    const int next = first + tiles.slab, here = kernel.channels - first < tiles.slab ? kernel.channels - first : tiles.slab;
+    const int there = kernel.channels - next < tiles.slab ? kernel.channels - next : tiles.slab;
     real *slab = slabs + *turn * tiles.slab * tiles.slab_pitch;
     if (first >= 0) {
+      if (STREAMED) {
+        __syncthreads(); /* the weights before have been read */
+        load_weights(tiles, kernel, first * tiles.taps, here * tiles.taps, weights);
+      }
       FL_UNROLL
       for (int j = 0; j < FL_PIECES; j++)
         if (me.piece_channel[j] < here) ((fl_piece *)slab)[threadIdx.x + j * blockDim.x] = pieces[j];
@@ -128,7 +151,8 @@ FL_INLINE void multiply(const tiling &tiles, const worker &me, const real *sourc
       if (me.piece_channel[j] < there)
         pieces[j] = FL_LOAD_FRESH((const fl_piece *)(source + (size_t)(next + me.piece_channel[j]) * pitch + me.piece_at[j]));
     if (first >= 0)
-      add_products<ROWS, TAPS>(tiles, me, slab, weights + ((size_t)first * tiles.taps << tiles.quad_bits), here, sums);
+      add_products<ROWS, TAPS>(tiles, me, slab, STREAMED ? weights : weights + ((size_t)first * tiles.taps << tiles.quad_bits),
+                               here, sums);
   }
 }
 
@@ -183,8 +207,10 @@ FL_INLINE void store_parts(const tiling &tiles, const worker &me, real sums[ROWS
 /* How many parts there are of each sum. */
 FL_INLINE int part_count(const worker &me) { return (int)blockDim.x / (me.threads < FL_LANES ? FL_LANES : me.threads); }
 
-/* Whether a tile's step needs what other blocks have written. */
-FL_INLINE bool meets_others(const tiling &tiles) { return gridDim.x > 1 || (tiles.taps > 1 && tiles.group_tiles > 1); }
+/* Whether a tile's step needs what other blocks write in the same launch. */
+FL_INLINE bool meets_others(const tiling &tiles) {
+  return tiles.arrived && (gridDim.x > 1 || (tiles.taps > 1 && tiles.group_tiles > 1));
+}
 
 /* Returns when all blocks of the tile and of its neighbours in the group have ended `times` steps. */
 FL_INLINE void wait_for_tiles(const tiling &tiles, int number, int tile, unsigned int times) {
