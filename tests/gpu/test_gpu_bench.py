@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from benchmarks import bench_gpu
+from benchmarks import bench_gpu, gpu_cuts
 
 
 def test_the_table(cupy, capsys, tmp_path):
@@ -47,3 +47,20 @@ def test_the_grid_is_that_of_the_aim(units):
     for count in (1, 4, 8, 64, 128, 256):
         case = bench_gpu.GRID[f"n{count}-u{units}"]
         assert (case.batch, case.steps, case.features, case.units, case.dtype) == (count, 100, units, units, "float32")
+
+
+@pytest.mark.parametrize("name", ["doc", "edge", "n1"])
+def test_cuts(cupy, capsys, limits, name):
+    """Every cut computes the same; the estimates rise."""
+    limits["MultiProcessorCount"] = 8
+    assert gpu_cuts.main([name, "--count", "4", "--repeats", "1"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert len(lines) == 4
+    estimates = [float(line[-3]) for line in lines]
+    assert estimates == sorted(estimates)
+    assert all(float(line[-1]) < 1e-5 for line in lines)
+
+
+def test_a_cut_that_computes_something_else_is_an_error(cupy, monkeypatch):
+    monkeypatch.setattr(gpu_cuts, "measure", lambda *arguments: (1.0, 1.0))
+    assert gpu_cuts.main(["doc"]) == 1
