@@ -185,7 +185,7 @@ def test_a_small_grid_of_a_large_device_spreads_over_it():
 
 
 # -- what the shim notices ------------------------------------------------------------------------------------------------
-BARRIERS = 8  # in tiles.cuh, sequence.cu and sequence_back.cu
+BARRIERS = 6  # in tiles.cuh
 
 
 def barriers():

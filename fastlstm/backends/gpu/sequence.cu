@@ -107,9 +107,7 @@ FL_INLINE void run_sequence(const sequence_io &io) {
       wait_for_tiles(tiles, number, tile, t);
       multiply<ROWS, TAPS, STREAMED>(tiles, me, before + group * group_h + row, tiles.pitch, io.recurrent_kernel, weights, slabs,
                                      &turn, sums);
-      __syncthreads(); /* the last slab has been read */
       store_parts<ROWS>(tiles, me, sums, slabs);
-      __syncthreads(); /* the parts are complete */
       finish_tile<ROWS>(io, cell, me, slabs, after + group * group_h + tiles.pad - group * tiles.group_rows, ahead);
       tell_others(tiles, number);
     }

@@ -106,9 +106,7 @@ FL_INLINE void run_sequence_back(const sequence_back_io &io) {
         wait_for_tiles(tiles, number, tile, io.steps - 1 - t);
         multiply<ROWS, TAPS, STREAMED>(tiles, me, behind + group * group_dz + row, tiles.pitch, io.turned_kernel, weights, slabs,
                                        &turn, sums);
-        __syncthreads(); /* the last slab has been read */
         store_parts<ROWS>(tiles, me, sums, slabs);
-        __syncthreads(); /* the parts are complete */
       }
       finish_tile_back<ROWS>(io, cell, me, t, first ? (const real *)0 : slabs,
                              here + group * group_dz + tiles.pad - group * tiles.group_rows, ahead);

@@ -186,22 +186,24 @@ FL_INLINE void sum_over_lanes(real values[], int apart, lane_share *share) {
   }
 }
 
-/* parts [slices that are left][cell][4] = the sums of each slice, or of the slices of a warp. Cell: row * units + unit. */
+/* parts [slices that are left][cell][4] = the sums of each slice, or of the slices of a warp, in the place of the slabs. Cell: row * quads
+ * + quad. */
 template <int ROWS>
 FL_INLINE void store_parts(const tiling &tiles, const worker &me, real sums[ROWS * 4], real *parts) {
   lane_share share = {0, ROWS * 4, true};
   sum_over_lanes<ROWS * 4, FL_LANES / 2>(sums, me.threads, &share);
-  if (!share.mine) return;
+  __syncthreads(); /* the last slab has been read */
   const int slice = me.threads < FL_LANES ? (int)threadIdx.x / FL_LANES : me.slice;
   quad *cells = (quad *)parts + (size_t)slice * me.threads * ROWS + me.quad + (me.row << tiles.quad_bits);
   FL_UNROLL
-  for (int j = 0; j < ROWS * 4; j++) {
+  for (int j = 0; share.mine && j < ROWS * 4; j++) {
     const int value = share.first + j;
     if (j % 4 == 0 && j + 4 <= share.count)
       cells[value / 4 << tiles.quad_bits] = {{sums[j], sums[j + 1], sums[j + 2], sums[j + 3]}};
     else if (share.count < 4 && j < share.count)
       cells[value / 4 << tiles.quad_bits].of[value % 4] = sums[j];
   }
+  __syncthreads(); /* the parts are complete */
 }
 
 /* How many parts there are of each sum. */
