@@ -16,7 +16,8 @@ from benchmarks.bench_gpu import ALL, device_seconds
 from benchmarks.cases import Case
 from fastlstm import devices
 from fastlstm.backends import gpu
-from fastlstm.backends.gpu import choose, forward, kernels, sequence, tiles
+from fastlstm.backends.gpu import choose, kernels, sequence, tiles
+from fastlstm.backends.gpu.buffers import Buffers, project
 from fastlstm.backends.gpu.layout import Layout, time_major
 
 
@@ -40,16 +41,15 @@ def measure(case: Case, sizes: tiles.Tiles, repeats: int) -> tuple[float, float]
     weights = gpu.prepare([cupy.asarray(w) for w in case.weights()])
     x = cupy.asarray(case.inputs())
     xs = time_major(x if case.layer != "LSTM" else x[:, :, None], backwards=False)
-    buffers = forward.Buffers(spec, layout, None, xs.dtype, record=False)
+    buffers = Buffers(spec, layout, None, xs.dtype, record=False)
     state = cupy.zeros((layout.samples, layout.sample_rows, layout.units), xs.dtype)
-    z = None if sizes.x_channels else forward.project(layout, weights, xs, None, with_bias=False)
+    z = None if sizes.x_channels else project(layout, weights, xs, None, with_bias=False)
     steps = sequence.Steps(layout, sizes, weights, buffers, together=True, z=z)
     (launch,) = steps.launches()
 
     def start() -> None:
         buffers.start(state, state)
         steps.fill(xs)
-        steps.arrived.fill(0)  # type: ignore[union-attr]
 
     def run() -> None:
         kernels.run(launch, xs.dtype)

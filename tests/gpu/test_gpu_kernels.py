@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from fastlstm import activations
 from fastlstm.backends import gpu, reference
 from fastlstm.backends.cpu import ACTIVATION_NUMBERS
-from fastlstm.backends.gpu import kernels, structs
+from fastlstm.backends.gpu import kernels, plans, structs
 
 MODES = list(itertools.product([False, True], repeat=3))
 # What a device must have or lack, or a spec say, so that a layer takes each way.
@@ -304,3 +304,37 @@ def test_weights_that_do_not_belong_together_are_refused(cupy):
             gpu.prepare((kernel, recurrent, bias)),
             *(on_device(a, "float32") for a in problem(lstm_spec(7), 1, 1, 4)[1:4]),
         )
+
+
+# -- plans ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["persistent", "direct"])
+def test_results_of_a_repeated_call_are_the_callers_own(cupy, limits, name):
+    """A plan's arrays are used again; what an earlier call returned stays as it was."""
+    limits |= WAYS[name][0]
+    spec = lstm_spec(5, return_sequences=True)
+    given = [problem(spec, 3, 4, 2, masked=True, seed=seed) for seed in range(2)]
+    prepared = gpu.prepare(on_device(given[0].weights, "float32"))
+    arrays = [on_device([one.x, one.h, one.c, one.mask], "float32") for one in given]
+    first = gpu.lstm_forward(spec, prepared, *arrays[0])
+    kept = [a.get().copy() for a in first]
+    second = gpu.lstm_forward(spec, prepared, *arrays[1])
+    assert len(prepared.plans) == 1
+    for a, b, old in zip(first, second, kept, strict=True):
+        np.testing.assert_array_equal(a.get(), old)
+        assert not np.array_equal(b.get(), old)
+
+
+def test_few_plans_are_kept_and_none_of_large_calls(cupy, limits, monkeypatch):
+    limits |= WAYS["persistent"][0]
+    spec = lstm_spec(3)
+    prepared = gpu.prepare(on_device(problem(spec, 1, 1, 2).weights, "float32"))
+
+    def call(count):
+        gpu.lstm_forward(spec, prepared, *on_device(list(problem(spec, count, 2, 2)[1:4]), "float32"))
+
+    for count in range(1, 12):
+        call(count)
+    assert len(prepared.plans) == plans.KEPT
+    monkeypatch.setattr(plans, "KEPT_BYTES", 100)
+    call(20)
+    assert all(key[1].samples != 20 for key in prepared.plans)

@@ -21,6 +21,7 @@ from . import backward as _backward
 from . import choose, kernels
 from . import forward as _forward
 from .layout import Layout, swapped
+from .weights import GpuWeights
 
 name = "gpu"
 _ELEMENTWISE = frozenset(label for label in ACTIVATION_NUMBERS if activations.is_elementwise(activations.get(label)))
@@ -68,7 +69,7 @@ def prepare(weights: Sequence[Any], last: Any = None) -> Any:
                 f"The weight `{label}` does not belong to a recurrent_kernel of shape {recurrent.shape}, {recurrent.dtype}. "
                 f"Received: shape={array.shape}, dtype={array.dtype}"
             )
-    return _forward.GpuWeights(*[devices.contiguous(a) for a in (kernel, recurrent, *bias)], *[None] * (1 - len(bias)))
+    return GpuWeights(*[devices.contiguous(a) for a in (kernel, recurrent, *bias)], *[None] * (1 - len(bias)))
 
 
 def _require(array: Any, label: str, shape: tuple[int, ...] | None = None, dtype: Any = None) -> Any:

@@ -12,7 +12,8 @@ import numpy as np
 from ... import devices
 from ...spec import RecurrentSpec
 from . import choose, kernels, sequence, structs
-from .forward import Tape, sample_stride, step_members
+from .buffers import sample_stride, step_members
+from .forward import Tape
 from .layout import Windows, batch_major, joined, parts
 
 

@@ -42,7 +42,7 @@ def _tiling(sizes: Tiles, pad: int, arrived: Any) -> Any:
 
 
 def _counters(sizes: Tiles) -> Any:
-    return devices.cupy_module().zeros(sizes.groups * sizes.group_tiles * APART, np.uint32)
+    return devices.cupy_module().empty(sizes.groups * sizes.group_tiles * APART, np.uint32)
 
 
 def _launch(sizes: Tiles, io: Any, cooperative: bool) -> kernels.Launch:
@@ -69,6 +69,8 @@ class Steps:
 
     def fill(self, x: Any) -> None:
         """x [T,N,R,C], and h of the buffers: turned, a channel's rows side by side behind the zeros that the first taps need."""
+        if self.arrived is not None:
+            self.arrived.fill(0)
         windows: Windows = self.layout.x
         if self.x is not None:
             self.x[..., windows.pad : windows.pad + windows.rows_in] = x.swapaxes(-1, -2)
@@ -114,6 +116,7 @@ def run_back(layout: Layout, sizes: Tiles, weights: Any, cell: Any) -> None:
     dtype = weights.recurrent_kernel.dtype
     exchange = devices.cupy_module().zeros((2, sizes.groups, 4 * layout.units, sizes.pitch), dtype)
     arrived = _counters(sizes)
+    arrived.fill(0)
     io = structs.filled(
         structs.SEQUENCE_BACK_IO,
         cell=cell[0],

@@ -80,7 +80,7 @@ FL_INLINE void finish_tile_back(const sequence_back_io &io, const back_io &cell,
 
 /* shared: as in run_sequence. */
 template <int ROWS, int TAPS, bool STREAMED>
-FL_INLINE void run_sequence_back(const sequence_back_io &io) {
+FL_INLINE void run_back(const sequence_back_io &io) {
   FL_SHARED(shared);
   const tiling &tiles = io.tiles;
   const worker me = worker_of<ROWS>(tiles);
@@ -115,23 +115,13 @@ FL_INLINE void run_sequence_back(const sequence_back_io &io) {
   }
 }
 
-extern "C" __global__ void __launch_bounds__(256, 1) back_row(const sequence_back_io io) { run_sequence_back<1, 1, false>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_rows(const sequence_back_io io) { run_sequence_back<4, 1, false>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_taps3(const sequence_back_io io) { run_sequence_back<4, 3, false>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_taps5(const sequence_back_io io) { run_sequence_back<4, 5, false>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) back_taps(const sequence_back_io io) { run_sequence_back<4, 0, false>(io); }
-extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_row(const sequence_back_io io) {
-  run_sequence_back<1, 1, true>(io);
-}
-extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_rows(const sequence_back_io io) {
-  run_sequence_back<4, 1, true>(io);
-}
-extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps3(const sequence_back_io io) {
-  run_sequence_back<4, 3, true>(io);
-}
-extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps5(const sequence_back_io io) {
-  run_sequence_back<4, 5, true>(io);
-}
-extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps(const sequence_back_io io) {
-  run_sequence_back<4, 0, true>(io);
-}
+extern "C" __global__ void __launch_bounds__(256, 1) back_row(const sequence_back_io io) { run_back<1, 1, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_rows(const sequence_back_io io) { run_back<4, 1, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_taps3(const sequence_back_io io) { run_back<4, 3, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_taps5(const sequence_back_io io) { run_back<4, 5, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) back_taps(const sequence_back_io io) { run_back<4, 0, false>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_row(const sequence_back_io io) { run_back<1, 1, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_rows(const sequence_back_io io) { run_back<4, 1, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps3(const sequence_back_io io) { run_back<4, 3, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps5(const sequence_back_io io) { run_back<4, 5, true>(io); }
+extern "C" __global__ void __launch_bounds__(256, 1) streamed_back_taps(const sequence_back_io io) { run_back<4, 0, true>(io); }
