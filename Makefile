@@ -74,22 +74,26 @@ sanitize: $(VENV)/.built $(VENV)/.extra-test
 	  $(BIN)/python -m pytest tests/test_c_library.py tests/test_c_misuse.py tests/test_export_c.py tests/test_example_c.py
 	tests/c/valgrind.sh $(BIN)/python
 
-# A virtual environment of its own: CuPy and NVRTC are large, and nothing else needs them.
-test-gpu-compile: .venv-gpu/.installed
-	.venv-gpu/bin/python -m pytest tests/gpu -m gpu_compile $(PYTEST_ARGS)
+# A virtual environment of its own: CuPy and NVRTC are large, and nothing else needs them. GPU_PYTHON=... names an interpreter that has
+# them already, and pytest, hypothesis, Cython, setuptools 77: then nothing is installed, and the core is built in place.
+GPU_PYTHON ?=
+GPU := $(or $(GPU_PYTHON),.venv-gpu/bin/python)
+GPU_READY := $(if $(GPU_PYTHON),build/.for-gpu,.venv-gpu/.installed)
+test-gpu-compile: $(GPU_READY)
+	$(GPU) -m pytest tests/gpu -m gpu_compile $(PYTEST_ARGS)
 
-test-gpu: .venv-gpu/.installed
-	.venv-gpu/bin/python -m pytest tests/gpu -m gpu $(PYTEST_ARGS)
+test-gpu: $(GPU_READY)
+	$(GPU) -m pytest tests/gpu -m gpu $(PYTEST_ARGS)
 
 # A few small cases: under these tools a kernel takes a hundred times as long.
 SANITIZED = -m gpu -k "test_every_way_on_the_device"
-sanitize-gpu: .venv-gpu/.installed
+sanitize-gpu: $(GPU_READY)
 	@command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not installed: it comes with the CUDA toolkit" >&2; exit 1; }
-	compute-sanitizer --tool memcheck --error-exitcode 1 .venv-gpu/bin/python -m pytest tests/gpu $(SANITIZED)
-	compute-sanitizer --tool racecheck --error-exitcode 1 .venv-gpu/bin/python -m pytest tests/gpu $(SANITIZED)
+	compute-sanitizer --tool memcheck --error-exitcode 1 $(GPU) -m pytest tests/gpu $(SANITIZED)
+	compute-sanitizer --tool racecheck --error-exitcode 1 $(GPU) -m pytest tests/gpu $(SANITIZED)
 
-bench-gpu: .venv-gpu/.installed
-	.venv-gpu/bin/python -m benchmarks.bench_gpu $(BENCH_ARGS)
+bench-gpu: $(GPU_READY)
+	$(GPU) -m benchmarks.bench_gpu $(BENCH_ARGS)
 
 # One target a tool, so that `make --keep-going lint` tells everything at once.
 lint: lint-style lint-format lint-types lint-spelling lint-c lint-cython
@@ -182,6 +186,11 @@ $(VENV)/.extra-%: $(VENV)/.python pyproject.toml
 	touch $@
 
 # The project itself, with its core for this Python, the extra [gpu], what the tests need, and a compiler for CUDA source.
+build/.for-gpu: $(C_FILES) $(CYTHON_FILES) setup.py pyproject.toml
+	@mkdir -p $(@D)
+	$(GPU_PYTHON) setup.py --quiet build_ext --inplace
+	touch $@
+
 .venv-gpu/.installed: $(VENV)/.python $(C_FILES) $(CYTHON_FILES) setup.py pyproject.toml
 	$(BIN)/python -m venv --clear .venv-gpu
 	.venv-gpu/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[gpu]' \
