@@ -125,8 +125,9 @@ class Optimizer:
         self._iterations = Variable(np.array(0, np.int64), "iteration", f"{self.name}/iteration", trainable=False)
         self._state: list[Variable] = []
         self._trainable: list[Variable] = []
-        self._index: dict[int, int] = {}
-        self._undecayed: tuple[set[int], re.Pattern | None] = (set(), None)
+        # Keyed by the variables themselves, which compare by identity: a number made of it would not survive a copy or a pickle.
+        self._index: dict[Variable, int] = {}
+        self._undecayed: tuple[set[Variable], re.Pattern | None] = (set(), None)
         self._learning_rate: Variable | Callable = self._as_rate(learning_rate)
 
     def _as_rate(self, value: Any) -> Variable | Callable:
@@ -199,7 +200,7 @@ class Optimizer:
         if self.built:
             return
         self._trainable = list(variables)
-        self._index = {id(variable): i for i, variable in enumerate(self._trainable)}
+        self._index = {variable: i for i, variable in enumerate(self._trainable)}
         if len(self._index) != len(self._trainable):
             paths = [variable.path for variable in self._trainable]
             raise ValueError(f"`variables` holds the same variable twice: {sorted(p for p in paths if paths.count(p) > 1)}")
@@ -216,7 +217,7 @@ class Optimizer:
         if self.built:
             raise ValueError("exclude_from_weight_decay() must be called before the optimizer is built")
         pattern = re.compile("|".join(sorted(set(var_names)))) if var_names else None
-        self._undecayed = ({id(variable) for variable in var_list or ()}, pattern)
+        self._undecayed = (set(var_list or ()), pattern)
 
     def _add_state(self, variables: list[Variable]) -> None:
         raise NotImplementedError(f"Optimizer {type(self).__name__} does not implement _add_state()")
@@ -262,7 +263,7 @@ class Optimizer:
         """The pairs that have a gradient, in the dtype to compute in."""
         pairs = []
         for gradient, variable in zip(gradients, variables, strict=True):
-            if id(variable) not in self._index:
+            if variable not in self._index:
                 raise ValueError(
                     f"Unknown variable {variable.path}: {self.name} was built with other variables. Take a new optimizer"
                 )
@@ -285,7 +286,7 @@ class Optimizer:
         due = (int(self._iterations.value) + 1) % steps == 0
         means = []
         for gradient, variable in pairs:
-            held = self._sums[self._index[id(variable)]]
+            held = self._sums[self._index[variable]]
             total = gradient + as_computed(held, gradient)
             means.append(total / gradient.dtype.type(steps))
             held.assign(total)
@@ -308,8 +309,8 @@ class Optimizer:
         if not (self.use_ema and self.built):
             return
         for variable in variables:
-            if id(variable) in self._index:
-                variable.assign(self._averages[self._index[id(variable)]].latest)
+            if variable in self._index:
+                variable.assign(self._averages[self._index[variable]].latest)
 
     def _clipped(self, gradients: list[np.ndarray]) -> list[np.ndarray]:
         if self.clipnorm:
@@ -326,14 +327,14 @@ class Optimizer:
 
     def _decays(self, variable: Variable) -> bool:
         excluded, pattern = self._undecayed
-        return id(variable) not in excluded and not (pattern and pattern.search(variable.name))
+        return variable not in excluded and not (pattern and pattern.search(variable.name))
 
     def _step(self, gradient: np.ndarray, variable: Variable, rate: float) -> None:
         typed_rate = gradient.dtype.type(rate)
         if self.weight_decay and self._decays(variable):
             values = as_computed(variable, gradient)
             variable.assign(values - values * gradient.dtype.type(self.weight_decay) * typed_rate)
-        variable.assign(self._update(self._index[id(variable)], gradient, variable, typed_rate))
+        variable.assign(self._update(self._index[variable], gradient, variable, typed_rate))
 
     def get_config(self) -> dict:
         """Constructor arguments under Keras' keys. ``learning_rate``: the current number, or the schedule's dict."""
