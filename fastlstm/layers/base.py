@@ -21,6 +21,7 @@ from ..serialization import to_snake_case
 from ..variable import Variable
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .moving import moved_call, moved_vjp
+from .subclassing import UserClasses
 from .symbolic import calls_of, is_symbolic, symbolic_call
 
 _name_counts: collections.Counter = collections.Counter()
@@ -62,7 +63,7 @@ def _activity_table() -> weakref.WeakKeyDictionary:
     return _thread.activity
 
 
-class Layer:
+class Layer(UserClasses):
     """Base class.
 
     Args: ``name`` (str or None: made from the class name), ``dtype`` (policy name, dict or DTypePolicy; None: float32),

@@ -16,6 +16,7 @@ from ..arrays import cast, first_mask, require_array
 from .base import Layer
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .moving import moved_call, moved_vjp
+from .subclassing import run_as_built
 from .symbolic import is_symbolic, symbolic_call
 from .wrapper import build_inner, inner_layer, serialize
 
@@ -40,6 +41,7 @@ class Bidirectional(Layer):
 
     supports_masking = True
     runs_on_gpu = True
+    call = run_as_built
 
     def __init__(self, layer: Any, merge_mode: Any = "concat", weights: Any = None, backward_layer: Any = None, **kwargs: Any):
         _check_recurrent(layer, "layer")

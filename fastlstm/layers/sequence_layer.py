@@ -13,6 +13,7 @@ from .. import dtypes
 from ..arrays import cast, check_rank, first_mask, require_array
 from ..variable import Variable
 from .base import Layer
+from .subclassing import run_as_built
 
 FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "unroll", "zero_output_for_mask")
 
@@ -33,6 +34,7 @@ class SequenceLayer(Layer):
     supports_masking = True
     state_names = "hc"  # a letter for each state
     state_count = property(lambda self: len(self.state_names))
+    call = run_as_built
 
     def __init__(self, cell: Any, flags: dict[str, Any], /, **kwargs: Any):
         super().__init__(**kwargs)

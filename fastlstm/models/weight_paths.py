@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..layers.base import Layer
+from ..layers.subclassing import inner_attributes, is_own
 from ..layers.time_major import TimeMajor
 from ..serialization import to_snake_case
 from ..variable import Variable
@@ -42,6 +43,13 @@ def holders(path: str, layer: Any) -> Iterator[tuple[str, Layer]]:
         part = getattr(layer, attribute, None)
         if isinstance(part, Layer):
             yield from holders(f"{path}/{attribute}", part)
+    if not is_own(type(layer)):  # a class of the caller's own: its attributes, as Keras finds them
+        for attribute, part in inner_attributes(layer):
+            if isinstance(part, (list, tuple)):
+                for name, inner in groups(list(part)):
+                    yield from holders(f"{path}/{attribute}/{name}", inner)
+            elif attribute not in INNER:
+                yield from holders(f"{path}/{attribute}", part)
 
 
 def variables(path: str, layer: Layer) -> Iterator[tuple[str, Variable]]:
