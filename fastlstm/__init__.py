@@ -8,8 +8,19 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+try:
+    from . import _core as _core
+except ImportError as error:
+    if error.name != __name__:  # the core is there, and says itself why it cannot be loaded
+        raise
+    raise ImportError(
+        f"fastlstm in {Path(__file__).parent} has no compiled core for this Python: it runs where it was built or installed "
+        "(`pip install .`, in a clone `make demo`), neither from bare sources nor from a zip"
+    ) from None
 
 from . import activations, constraints, initializers, layers, models, regularizers, training
 from .backends.threads import get_num_threads, set_num_threads
@@ -75,6 +86,7 @@ from .selector import config, device, show_config
 from .version import __version__
 
 if TYPE_CHECKING:
+    from . import export, io, utils
     from .training import callbacks, losses, metrics, optimizers
 
 __all__ = [
@@ -140,9 +152,11 @@ __all__ = [
     "config",
     "constraints",
     "device",
+    "export",
     "get_include",
     "get_num_threads",
     "initializers",
+    "io",
     "layers",
     "load_model",
     "losses",
@@ -154,7 +168,19 @@ __all__ = [
     "show_config",
     "torch_state_dict",
     "training",
+    "utils",
 ]
+
+# Modules that are loaded when somebody asks for them: those who only predict do not wait for them.
+_LOADERS = {
+    "callbacks": lambda: import_module("fastlstm.callbacks"),
+    "export": lambda: import_module("fastlstm.export"),
+    "io": lambda: import_module("fastlstm.io"),
+    "losses": lambda: import_module("fastlstm.losses"),
+    "metrics": lambda: import_module("fastlstm.metrics"),
+    "optimizers": lambda: import_module("fastlstm.optimizers"),
+    "utils": lambda: import_module("fastlstm.utils"),
+}
 
 
 def get_include() -> str:
@@ -170,7 +196,11 @@ def get_include() -> str:
 
 
 def __getattr__(name: str) -> Any:
-    """``fastlstm.losses`` is ``fastlstm.training.losses``, loaded at first use."""
-    if name in ("callbacks", "losses", "metrics", "optimizers"):
-        return getattr(training, name)
+    if name in _LOADERS:
+        return _LOADERS[name]()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -36,6 +36,7 @@ STOREYS = (
         "variable",
         "tables",
         "progress",
+        "utils",
     ),
     ("io",),
     ("activation_formulas", "activations", "initializers", "regularizers", "constraints"),
@@ -44,6 +45,7 @@ STOREYS = (
     ("selector",),
     ("layers",),
     ("training",),
+    ("callbacks", "losses", "metrics", "optimizers"),  # names of modules of training
     ("models",),
     ("export",),
     ("report",),

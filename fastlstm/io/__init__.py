@@ -4,6 +4,7 @@ Everything a file says is checked before it is believed: a damaged or hostile fi
 file's name in the message. Nothing from a file is executed, unpickled or unpacked outside memory.
 """
 
+from . import safetensors, torch_file
 from .hdf5 import read_arrays
 from .keras_file import KerasFile, LayerArrays, read_config_file, read_keras_file, read_weights_file
 from .model_file import OnnxBytes, read_model_file
@@ -17,4 +18,6 @@ __all__ = [
     "read_keras_file",
     "read_model_file",
     "read_weights_file",
+    "safetensors",
+    "torch_file",
 ]

@@ -27,6 +27,26 @@ from ..serialization import to_snake_case
 from . import loss_formulas as formulas
 from .weighting import as_labels, as_predictions, combined_weights, divisor_of, same_rank, standardize_reduction
 
+__all__ = [
+    "BinaryCrossentropy",
+    "CategoricalCrossentropy",
+    "Huber",
+    "Loss",
+    "LossFunctionWrapper",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "SparseCategoricalCrossentropy",
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "deserialize",
+    "get",
+    "huber",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "serialize",
+    "sparse_categorical_crossentropy",
+]
+
 
 def _evaluate(formula: Callable[..., formulas.Evaluated], y_true: Any, y_pred: Any, **arguments: Any) -> formulas.Evaluated:
     """A formula on any two array-likes, after evening out a last axis of length 1."""

@@ -27,6 +27,29 @@ from ..serialization import to_snake_case
 from . import losses
 from .weighting import as_labels, as_predictions, check_same_shape, combined_weights, same_rank
 
+__all__ = [
+    "Accuracy",
+    "BinaryAccuracy",
+    "BinaryCrossentropy",
+    "CategoricalAccuracy",
+    "CategoricalCrossentropy",
+    "Mean",
+    "MeanAbsoluteError",
+    "MeanMetricWrapper",
+    "MeanSquaredError",
+    "Metric",
+    "RootMeanSquaredError",
+    "SparseCategoricalAccuracy",
+    "SparseCategoricalCrossentropy",
+    "accuracy",
+    "binary_accuracy",
+    "categorical_accuracy",
+    "deserialize",
+    "get",
+    "serialize",
+    "sparse_categorical_accuracy",
+]
+
 
 def accuracy(y_true: Any, y_pred: Any) -> np.ndarray:
     """1 where label and prediction are equal, else 0: [...] and [...] -> [...], float32. ValueError for shapes that differ."""

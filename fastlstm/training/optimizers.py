@@ -22,8 +22,20 @@ import numpy as np
 
 from ..identifiers import Family
 from ..variable import Variable
-from . import schedules as schedules  # ``fastlstm.optimizers.schedules``, as in Keras
+from . import schedules  # ``fastlstm.optimizers.schedules``, as in Keras
 from .optimizer_base import Optimizer, as_computed, fraction, not_negative
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "deserialize",
+    "get",
+    "schedules",
+    "serialize",
+]
 
 
 class SGD(Optimizer):

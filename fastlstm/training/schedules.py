@@ -13,6 +13,16 @@ from typing import Any
 
 from ..identifiers import Family
 
+__all__ = [
+    "CosineDecay",
+    "ExponentialDecay",
+    "LearningRateSchedule",
+    "PiecewiseConstantDecay",
+    "deserialize",
+    "get",
+    "serialize",
+]
+
 
 class LearningRateSchedule:
     """Base class: a subclass implements ``__call__(step) -> float`` and ``get_config``."""
