@@ -155,6 +155,19 @@ def test_learning_rate_scheduler(capsys):
         model.fit(x, y, verbose=0, callbacks=[LearningRateScheduler(lambda epoch, rate: "fast")])
 
 
+def test_learning_rate_scheduler_of_the_epoch_alone():
+    """The older form, which most tutorials have."""
+    model, (x, y) = model_of(), data()
+    history = model.fit(x, y, epochs=3, verbose=0, callbacks=[LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1))])
+    assert history.history["learning_rate"] == pytest.approx([0.1, 0.05, 0.1 / 3], rel=1e-6)
+
+    def wrong(epoch, rate):
+        return rate + "1"
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        model.fit(x, y, verbose=0, callbacks=[LearningRateScheduler(wrong)])
+
+
 # -- files --------------------------------------------------------------------------------------------------------------
 def test_csv_logger(tmp_path):
     path = tmp_path / "log.csv"

@@ -20,7 +20,7 @@ from fastlstm.optimizers import Adam
 from fastlstm.optimizers.schedules import ExponentialDecay
 import fastlstm.optimizers.schedules
 from fastlstm.layers import LSTM, Dense
-from fastlstm.models import Sequential, load_model
+from fastlstm.models import Model, Sequential, load_model, model_from_json, save_model
 from fastlstm.utils import pad_sequences, set_random_seed, to_categorical
 from fastlstm import callbacks, losses, metrics, optimizers
 import fastlstm as keras; keras.optimizers.schedules.CosineDecay

@@ -312,6 +312,22 @@ for path in map(pathlib.Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_json_text(name, tmp_path):
+    model = stirred(name)
+    model.compile("adam", "mse", metrics=["mae"])
+    text = model.to_json(indent=1)
+    model.save(tmp_path / "m.keras")
+    assert json.loads(text) == json.loads(members_of(tmp_path / "m.keras")[CONFIG])
+    other = fastlstm.models.model_from_json(text)
+    other.set_weights(model.get_weights())
+    x = sample(model)
+    np.testing.assert_array_equal(other(x), model(x))
+    assert other.optimizer.name == "adam"
+    with pytest.raises(ValueError, match="built first"):
+        Sequential([LSTM(2)]).to_json()
+
+
 def test_keras_opens_what_is_saved(tmp_path):
     """FASTLSTM_KERAS_PYTHON names a Python that has Keras, where this one has none."""
     python = os.environ.get("FASTLSTM_KERAS_PYTHON")

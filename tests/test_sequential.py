@@ -23,6 +23,7 @@ from fastlstm import (
     Flatten,
     InputLayer,
     Masking,
+    Model,
     Sequential,
     TimeDistributed,
     layers,
@@ -326,6 +327,17 @@ def test_config_round_trip(rng):
     assert Sequential.from_config([layers.serialize(Dense(2))]).layers[0].units == 2
     with pytest.raises(ValueError, match="list of layers"):
         Sequential.from_config({"name": "x"})
+
+
+def test_symbolic_ends_in_lists():
+    model = Sequential([InputLayer((5, 4)), LSTM(3, return_state=True)])
+    assert [x.shape for x in model.inputs] == [(None, 5, 4)]
+    assert [x.shape for x in model.outputs] == [(None, 3)] * 3
+    inner = Model(model.inputs, model.outputs[1])
+    x = np.ones((2, 5, 4), np.float32)
+    np.testing.assert_array_equal(inner(x), model(x)[1])
+    with pytest.raises(AttributeError, match="before it is built"):
+        _ = Sequential([LSTM(3)]).inputs
 
 
 def test_copies_and_pickles_give_the_same_numbers(rng):

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from fastlstm import GRU, LSTM, Bidirectional, ConvLSTM1D, Dense, Input, Model, Sequential, SimpleRNN, load_model
+from fastlstm import GRU, LSTM, Bidirectional, ConvLSTM1D, Dense, Input, Model, Sequential, SimpleRNN, layers, load_model
 from fastlstm.layers import Layer
 
 X = np.random.default_rng(0).standard_normal((4, 6, 3)).astype(np.float32)
@@ -190,3 +190,31 @@ def test_a_class_that_only_renames_or_sets_defaults_keeps_its_gradients():
     layer.set_weights(plain.get_weights())
     for mine, theirs in zip(layer.vjp(X)[1](np.ones((4, 2))).weights, plain.vjp(X)[1](np.ones((4, 2))).weights, strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+class Around(Layer):
+    """A wrapper of the caller's own: its inner layer is in its config, and it alone knows what shape that one gets."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer if isinstance(layer, Layer) else layers.deserialize(layer)
+
+    def build(self, input_shape):
+        self.layer.build((input_shape[0], None, input_shape[2]))
+
+    def call(self, x):
+        return self.layer(x[:, 1:])
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape((input_shape[0], input_shape[1] - 1, *input_shape[2:]))
+
+    def get_config(self):
+        return {**super().get_config(), "layer": layers.serialize(self.layer)}
+
+
+def test_a_wrapper_of_ones_own_in_a_file(tmp_path):
+    model = Sequential([Around(LSTM(3))])
+    y = model.predict(X, verbose=0)
+    model.save(tmp_path / "m.keras")
+    other = load_model(tmp_path / "m.keras", custom_objects={"Around": Around})
+    np.testing.assert_array_equal(other.predict(X, verbose=0), y)

@@ -111,6 +111,19 @@ class Model(Trainer):
 
         load_weights(self, filepath, skip_mismatch, by_name)
 
+    def to_json(self, **kwargs: Any) -> str:
+        """The layers, and what ``compile`` was told, as a JSON text, which ``model_from_json`` of Keras and of fastlstm read.
+
+        ``kwargs`` go to ``json.dumps``. The weights are not in it. ValueError before the model is built.
+        """
+        import json
+
+        from .writing import model_config
+
+        if not self.built:
+            raise ValueError(f'The model "{self.name}" must be built first: call `model.build(shape)`')
+        return json.dumps(model_config(self), **kwargs)
+
     # -- reports ----------------------------------------------------------------------------------------------------
     def _summary_columns(self) -> tuple[list | None, list[str] | None]:
         """Output shapes of ``layers`` (None before build) and what each is connected to (None: the one before)."""

@@ -98,6 +98,11 @@ def fresh_model(file: KerasFile) -> Any:
     return _build(file, True, _origin(file))
 
 
+def save_model(model: Any, filepath: Any, overwrite: bool = True) -> None:
+    """``model.save(filepath, overwrite)``, see there."""
+    model.save(filepath, overwrite)
+
+
 def model_from_json(json_string: str, custom_objects: Any = None) -> Any:
     """The model of a JSON text that ``model.to_json()`` of Keras 1 to 3 wrote, with weights that its initializers draw.
 
@@ -110,7 +115,10 @@ def model_from_json(json_string: str, custom_objects: Any = None) -> Any:
     config = parse_json(json_string.encode(), len(json_string), "the JSON text")
     version = config.get("keras_version", "3")
     file = KerasFile("the JSON text", config, {"keras_version": version}, {})
-    return _build(file, True, _origin(file, custom_objects))
+    model = _build(file, True, _origin(file, custom_objects))
+    if isinstance(config.get("compile_config"), Mapping):
+        model.set_compile_config(config["compile_config"], file.name)
+    return model
 
 
 def load_weights(model: Model, filepath: Any, skip_mismatch: bool = False, by_name: bool = False) -> None:

@@ -16,7 +16,7 @@ from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
 from ..layers.base import shape_tuple
 from ..layers.gradients import Pullback
 from ..layers.moving import moved_call, moved_vjp
-from ..layers.nest import is_several_shapes
+from ..layers.nest import flatten, is_several_shapes
 from ..layers.symbolic import KerasTensor, input_tensor, is_symbolic, symbolic_call
 from ..layers.wrapper import build_inner, inner_layer, serialize
 from .base import Model, last_masks
@@ -155,6 +155,16 @@ class Sequential(Model):
     def output(self) -> Any:
         """The symbolic output. AttributeError before build."""
         return self._symbolic()[1]
+
+    @property
+    def inputs(self) -> list[Any]:
+        """The symbolic input in a list, as of a functional model."""
+        return flatten(self.input)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The symbolic outputs in a list."""
+        return flatten(self.output)
 
     def _symbolic(self) -> tuple[Any, Any]:
         if not self.built:

@@ -113,6 +113,8 @@ def _entry(layer: Any, input_shape: Any) -> dict[str, Any]:
         config["layers"] = [_entry(inner, shapes[k]) for k, inner in enumerate(layer._stack)]
     for attribute, key in (("forward_layer", "layer"), ("backward_layer", "backward_layer"), ("layer", "layer")):
         inner = getattr(layer, attribute, None)
+        if attribute == "layer" and not hasattr(layer, "_child_shape"):
+            continue  # of a class of the caller's own, which alone knows what shape its inner layer gets
         if isinstance(inner, Layer) and isinstance(config.get(key), dict):
             shape = input_shape if attribute != "layer" else list(layer._child_shape(input_shape))
             config[key] = _entry(inner, shape)

@@ -6,6 +6,7 @@ In terms of ``callback.Callback``; those that watch a quantity stand in ``monito
 from __future__ import annotations
 
 import csv
+import inspect
 import math
 import os
 from collections.abc import Callable
@@ -66,17 +67,18 @@ class TerminateOnNaN(Callback):
 
 
 class LearningRateScheduler(Callback):
-    """Sets the learning rate before every epoch to ``schedule(epoch, learning_rate)``.
+    """Sets the learning rate before every epoch to ``schedule(epoch, learning_rate)``, or to ``schedule(epoch)``.
 
     ``verbose``: 1 tells the new rate. ValueError where the schedule does not return a float.
     """
 
-    def __init__(self, schedule: Callable[[int, float], float], verbose: int = 0):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0):
         super().__init__()
         self.schedule, self.verbose = schedule, verbose
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        rate = self.schedule(epoch, float(self.model.optimizer.learning_rate))
+        arguments = (epoch, float(self.model.optimizer.learning_rate))
+        rate = self.schedule(*arguments if _takes(self.schedule, arguments) else arguments[:1])
         if not hasattr(rate, "__float__") or isinstance(rate, (bool, int)) or not math.isfinite(rate):
             raise ValueError(f"The argument `schedule` must be a function that returns a float. It returned: {rate!r}")
         self.model.optimizer.learning_rate = float(rate)
@@ -86,6 +88,17 @@ class LearningRateScheduler(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+def _takes(function: Callable[..., Any], arguments: tuple[Any, ...]) -> bool:
+    """Whether ``function`` can be called with these. A call that fails tells less: a TypeError may come from inside."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # built in, without a signature
+        return True
+    return True
 
 
 class CSVLogger(Callback):
