@@ -11,11 +11,25 @@ training on the device writes there, and the host's copy is made when it is read
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from . import _core, devices
+
+
+def _values(value: Any) -> Any:
+    return value.latest if isinstance(value, Variable) else value
+
+
+def _operator(function: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Any]:
+    return lambda self, other: function(self.latest, _values(other))
+
+
+def _reflected(function: Callable[[Any, Any], Any]) -> Callable[[Variable, Any], Any]:
+    return lambda self, other: function(_values(other), self.latest)
 
 
 class Variable:
@@ -115,6 +129,23 @@ class Variable:
                 raise ValueError(f"Cannot view variable {self.path} of dtype {self.dtype} as {np.dtype(dtype)} without a copy")
             return self.value.astype(dtype)
         return self.value.copy() if copy else self.value
+
+    # Arithmetic gives arrays, as of the values now. Comparisons stay those of objects: a variable is a key in tables.
+    __add__, __radd__ = _operator(operator.add), _reflected(operator.add)
+    __sub__, __rsub__ = _operator(operator.sub), _reflected(operator.sub)
+    __mul__, __rmul__ = _operator(operator.mul), _reflected(operator.mul)
+    __truediv__, __rtruediv__ = _operator(operator.truediv), _reflected(operator.truediv)
+    __pow__, __rpow__ = _operator(operator.pow), _reflected(operator.pow)
+    __matmul__, __rmatmul__ = _operator(operator.matmul), _reflected(operator.matmul)
+
+    def __neg__(self) -> Any:
+        return -self.latest
+
+    def __abs__(self) -> Any:
+        return abs(self.latest)
+
+    def __float__(self) -> float:
+        return float(self.latest)
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_places": {"cpu": self.value}}
