@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import stat
@@ -73,6 +74,32 @@ def test_no_original_runtime(capsys, tmp_path):
     code, text, _ = run(capsys, "verify", SPEAKERS, "--python", tmp_path / "none")
     assert code == 0
     assert "keras is not there: cannot start" in text
+
+
+@pytest.mark.parametrize(
+    ("told", "installed", "chosen"),
+    [
+        ('{"backend": "tensorflow"}', ["jax"], "jax"),  # what Keras writes by itself where only jax is installed
+        ('{"backend": "torch"}', ["jax", "torch"], "torch"),
+        ("{", ["torch"], "torch"),
+        (None, ["tensorflow", "jax"], "tensorflow"),
+        (None, [], "tensorflow"),
+    ],
+)
+def test_keras_runs_on_a_backend_that_is_installed(monkeypatch, tmp_path, told, installed, chosen):
+    if told is not None:
+        (tmp_path / "keras.json").write_text(told)
+    for name in [*installed, "keras"]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("import os\nraise ImportError(os.environ['KERAS_BACKEND'] + ' it is')\n")
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    if (set(installed) ^ {"tensorflow", "jax", "torch"}) & set(filter(importlib.util.find_spec, ("tensorflow", "jax", "torch"))):
+        pytest.skip("a backend of Keras is installed here, which the test says is not")
+    answer = ask("keras", SPEAKERS, [np.zeros((1, 29, 12), np.float32)])
+    assert answer.missing
+    assert answer.problem == f"{chosen} it is"
 
 
 def test_the_reference_answers_what_the_stored_answers_say():

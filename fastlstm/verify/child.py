@@ -47,8 +47,8 @@ def keys_of(calls, inputs):
 # -- Keras --------------------------------------------------------------------------------------------------------------
 def run_keras(request, inputs):
     """Keras 3 on whichever backend there is, or Keras 2."""
-    if not os.environ.get("KERAS_BACKEND") and not os.path.exists(os.path.expanduser("~/.keras/keras.json")):
-        found = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name) is not None]
+    if not os.environ.get("KERAS_BACKEND"):
+        found = [name for name in (_backend_told(), "tensorflow", "jax", "torch") if importlib.util.find_spec(name) is not None]
         os.environ["KERAS_BACKEND"] = found[0] if found else "tensorflow"
     if request["float64"]:
         os.environ["JAX_ENABLE_X64"] = "1"
@@ -66,6 +66,16 @@ def run_keras(request, inputs):
     version = getattr(sys.modules.get(module), "__version__", "") if module else ""
     title = f"keras {keras.__version__} on {backend} {version}".rstrip()
     return _in_keras(keras, request, inputs, title, _calls_of_keras_3)
+
+
+def _backend_told():
+    """The backend in Keras' own file, which it writes at its first import, whether that backend is installed or not."""
+    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    try:
+        with open(os.path.join(home, "keras.json"), encoding="utf-8") as file:
+            return str(json.load(file)["backend"])
+    except (OSError, ValueError, LookupError, TypeError):  # no such file, or one that Keras will complain about
+        return "tensorflow"
 
 
 def run_tf_keras(request, inputs):
