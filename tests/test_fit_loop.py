@@ -208,6 +208,42 @@ def test_batches_that_somebody_else_makes():
         model.fit(iter([(x, y, None, None)]), verbose=0)
 
 
+def test_batches_by_their_number():
+    """What was a Sequence and is a PyDataset in Keras."""
+
+    class ByNumber:
+        asked, ends = [], 0
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            self.asked.append(index)
+            return x[2 * index : 2 * index + 2], y[2 * index : 2 * index + 2]
+
+        def on_epoch_end(self):
+            self.ends += 1
+
+    x, y = data(8)
+    random.seed(5)
+    one, other, given = small(), small(), ByNumber()
+    other.set_weights(one.get_weights())
+    seen = Seen()
+    one.fit(given, epochs=2, shuffle=False, verbose=0, callbacks=[seen])
+    other.fit(x, y, batch_size=2, epochs=2, shuffle=False, verbose=0)
+    for mine, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert (given.asked, given.ends, seen.params["steps"]) == ([0, 1, 2, 3] * 2, 2, 4)
+    assert one.evaluate(given, verbose=0) == pytest.approx(other.evaluate(x, y, verbose=0), rel=1e-6)
+    np.testing.assert_array_equal(one.predict(given, verbose=0), one.predict(x, verbose=0))
+    given.asked.clear()
+    one.fit(given, epochs=20, verbose=0, validation_data=given)
+    passes = [given.asked[k : k + 4] for k in range(0, 160, 4)]
+    assert all(sorted(order) == [0, 1, 2, 3] for order in passes)
+    assert len({tuple(order) for order in passes[0::2]}) > 5
+    assert {tuple(order) for order in passes[1::2]} == {(0, 1, 2, 3)}  # a validation is not shuffled
+
+
 @pytest.mark.parametrize("what", ["x", "validation_data"])
 @pytest.mark.filterwarnings("ignore:`x` has no data")
 def test_iterables_without_batches_are_refused(what):

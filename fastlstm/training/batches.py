@@ -105,14 +105,37 @@ class IterableBatches:
     ):
         self.source, self.class_weight, self.samples, self.answers = source, class_weight, samples, answers
 
+    def _items(self) -> Iterator[Any]:
+        yield from self.source
+
     def __iter__(self) -> Iterator[Batch]:
-        for item in self.source:
+        for item in self._items():
             parts = tuple(item) if isinstance(item, (tuple, list)) else (item,)
             if not 1 <= len(parts) <= 3:
                 raise ValueError(f"Each item of `x` must be (x, y) or (x, y, sample_weight). Received: {len(parts)} entries")
             x, y, weight = (*parts, None, None)[:3]
             y, weight = (y, weight) if self.answers is None else self.answers(y, weight)
             yield checked(x if self.samples is None else self.samples(x), y, weight, self.class_weight)
+
+
+class IndexedBatches(IterableBatches):
+    """The batches of an object with ``__len__`` and ``__getitem__``, such as Keras' PyDataset: in a new order at every pass with
+    ``shuffle``; after a pass its ``on_epoch_end`` is called, where it has one."""
+
+    def __init__(self, source: Any, *options: Any, shuffle: bool | str = False):
+        super().__init__(source, *options)
+        self._random = random.generator(random.default_seed()) if shuffle is True else None
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def _items(self) -> Iterator[Any]:
+        order = np.arange(len(self))
+        if self._random is not None:
+            self._random.shuffle(order)
+        for index in order.tolist():
+            yield self.source[index]  # type: ignore[index]
+        getattr(self.source, "on_epoch_end", lambda: None)()
 
 
 class Stream:
@@ -128,7 +151,7 @@ class Stream:
 
     def length(self, once: bool = False) -> int | None:
         """How many batches ``epoch``, or ``once``, will give; None where nobody knows."""
-        there = len(self.batches) if isinstance(self.batches, ArrayBatches) else None
+        there = len(self.batches) if isinstance(self.batches, (ArrayBatches, IndexedBatches)) else None
         if self.steps is None or there is None:
             return self.steps or there
         return min(self.steps, there) if once else self.steps
@@ -234,4 +257,11 @@ def split(batch: Batch, fraction: float) -> tuple[Batch, Batch]:
 
 def is_arrays(x: Any) -> bool:
     """Whether ``x`` is an array (or something that is refused as one), not an iterable of batches."""
-    return hasattr(x, "__array__") or isinstance(x, (list, tuple, str, Mapping, Samples)) or not hasattr(x, "__iter__")
+    if hasattr(x, "__array__") or isinstance(x, (list, tuple, str, Mapping, Samples)):
+        return True
+    return not hasattr(x, "__iter__") and not is_indexed(x)
+
+
+def is_indexed(x: Any) -> bool:
+    """Whether ``x`` gives batches by their number."""
+    return hasattr(x, "__getitem__") and hasattr(x, "__len__") and not hasattr(x, "__iter__")

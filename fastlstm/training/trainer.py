@@ -152,9 +152,10 @@ class Trainer(Layer):
     ) -> History:
         """Trains the model for ``epochs`` - ``initial_epoch`` passes over the samples. Returns the History.
 
-        Args: ``x`` [N,…] and ``y`` [N,…], or as ``x`` an iterable of (x, y) or (x, y, sample_weight) batches. ``batch_size``:
-        None: 32, or what a stateful model was built for. ``verbose``: 1 a bar an epoch, 2 a line an epoch, 0 nothing, "auto": 1
-        on a terminal, else 2; on stderr. ``validation_split``: this last part of the samples (before shuffling) validates;
+        Args: ``x`` [N,…] and ``y`` [N,…], or as ``x`` an iterable of (x, y) or (x, y, sample_weight) batches, or an object that
+        has them by number (``__len__`` and ``__getitem__``, as Keras' PyDataset). ``batch_size``: None: 32, or what a stateful
+        model was built for. ``verbose``: 1 a bar an epoch, 2 a line an epoch, 0 nothing, "auto": 1 on a terminal, else 2; on
+        stderr. ``validation_split``: this last part of the samples (before shuffling) validates;
         ``validation_data``: (x, y), (x, y, sample_weight), or an iterable of batches. ``shuffle``: a new order in every epoch,
         repeatable by ``random.seed(...)``; "batch": within each batch only. ``class_weight``: {class: weight};
         ``sample_weight`` [N] or [N,T].
@@ -295,14 +296,16 @@ class Trainer(Layer):
         shuffle: bool | str = False,
         class_weight: Any = None,
     ) -> Stream:
-        from .batches import ArrayBatches, Batch, IterableBatches, Stream, checked, is_arrays
+        from .batches import ArrayBatches, Batch, IndexedBatches, IterableBatches, Stream, checked, is_arrays, is_indexed
 
         if steps is not None:
             positive_int(steps, "steps")
         if not is_arrays(x):
             if y is not None or weight is not None:
                 raise ValueError("Where `x` is an iterable of batches, `y` and `sample_weight` must come with the batches")
-            return Stream(IterableBatches(x, class_weight, self._samples, self._answers), steps)
+            options = (class_weight, self._samples, self._answers)
+            indexed = is_indexed(x)
+            return Stream(IndexedBatches(x, *options, shuffle=shuffle) if indexed else IterableBatches(x, *options), steps)
         if self.time_major:  # one batch of all, in the order of time
             x = self._samples(x)
             self._batch_size(batch_size, len(x))
