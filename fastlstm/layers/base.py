@@ -294,7 +294,7 @@ class Layer(UserClasses):
         self._record_activity(outputs)
         return outputs
 
-    def call(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> Any:
+    def call(self, *args: Any, **kwargs: Any) -> Any:  # typed so that a subclass may have the arguments that it needs
         raise NotImplementedError(f"Layer {type(self).__name__} does not have a `call()` method implemented.")
 
     # -- gradients ------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ class Bidirectional(Layer):
 
     supports_masking = True
     runs_on_gpu = True
-    call = run_as_built
+    call: Any = run_as_built
 
     def __init__(self, layer: Any, merge_mode: Any = "concat", weights: Any = None, backward_layer: Any = None, **kwargs: Any):
         _check_recurrent(layer, "layer")

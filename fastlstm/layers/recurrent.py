@@ -15,6 +15,7 @@ from .. import devices, selector
 from ..arrays import as_mask, cast, mask_of_lengths, require_array
 from ..backends import cpu
 from ..spec import RecurrentSpec, check_use_cudnn
+from ..variable import Variable
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .moving import moved_call, moved_vjp
 from .sequence_layer import SequenceLayer
@@ -32,6 +33,16 @@ class RecurrentLayer(SequenceLayer):
 
     _plan: Any
     _revision: int
+
+    # Attributes of the cell, which ``forward_to_cell`` makes readable here: for type checkers.
+    kernel: Variable
+    recurrent_kernel: Variable
+    bias: Variable | None
+    activation: Any
+    recurrent_activation: Any
+    use_bias: Any
+    dropout: float
+    recurrent_dropout: float
 
     @property
     def spec(self) -> RecurrentSpec:

@@ -34,7 +34,7 @@ class SequenceLayer(Layer):
     supports_masking = True
     state_names = "hc"  # a letter for each state
     state_count = property(lambda self: len(self.state_names))
-    call = run_as_built
+    call: Any = run_as_built
 
     def __init__(self, cell: Any, flags: dict[str, Any], /, **kwargs: Any):
         super().__init__(**kwargs)
