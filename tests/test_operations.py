@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from central_differences import check, gradient
 
-from fastlstm import LSTM, Dense, Input, Model
+from fastlstm import LSTM, Dense, Input, Model, load_model
 from fastlstm.layers.operations import Operation
 
 
@@ -93,3 +93,75 @@ def test_in_a_model():
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# -- on symbolic tensors ------------------------------------------------------------------------------------------------
+EXPRESSIONS = {
+    "a + b": lambda a, b: a + b,
+    "a - b": lambda a, b: a - b,
+    "a * b": lambda a, b: a * b,
+    "a / b": lambda a, b: a / b,
+    "-a": lambda a, b: -a,
+    "1 - 2.5 * a": lambda a, b: 1 - 2.5 * a,
+    "1 / (3 + a)": lambda a, b: 1 / (3 + a),
+    "NumPy's scalars": lambda a, b: np.float32(2) * a + np.float32(1),
+    "a > b": lambda a, b: a > b,
+    "a >= 1": lambda a, b: a >= 1,
+    "a < 1": lambda a, b: a < 1,
+    "a <= b": lambda a, b: a <= b,
+    "a[:, -1]": lambda a, b: a[:, -1],
+    "a[..., 0]": lambda a, b: a[..., 0],
+    "a[:, 1::2, None]": lambda a, b: a[:, 1::2, None],
+    "a[:, 1:] + b[:, :-1]": lambda a, b: a[:, 1:] + b[:, :-1],
+}
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_expressions_of_symbolic_tensors_are_those_of_arrays(text, tmp_path):
+    pytest.importorskip("h5py", reason="writing .keras files needs h5py")
+    rng = np.random.default_rng(1)
+    arrays = [rng.uniform(0.5, 2.0, (2, 5, 3)).astype(np.float32) for _ in "ab"]
+    inputs = [Input((5, 3)), Input((5, 3))]
+    expected = EXPRESSIONS[text](*arrays)
+    model = Model(inputs, EXPRESSIONS[text](*inputs))
+    assert model.output_shape[1:] == expected.shape[1:]
+    model.save(tmp_path / "m.keras")
+    for one in (model, load_model(tmp_path / "m.keras")):
+        answer = one.predict(arrays, verbose=0)
+        np.testing.assert_array_equal(answer, expected)
+        assert answer.dtype == expected.dtype
+
+
+def test_training_through_an_expression():
+    x = Input((5, 4))
+    y = LSTM(3, return_sequences=True)(x)
+    model = Model(x, Dense(1)(2 * y[:, -1] - y[:, 0] / 4))
+    lstm, dense = model.layers[1:]
+    data = draw(2, 5, 4, seed=2).astype(np.float32)
+    h = lstm(data)
+    expected = (2 * h[:, -1] - h[:, 0] / 4) @ dense.kernel.value + dense.bias.value
+    np.testing.assert_allclose(model(data), expected, rtol=1e-6, atol=1e-6)
+    gradient_of_x = model.vjp(data)[1](np.ones((2, 1), np.float32)).inputs
+    dh = np.zeros_like(h)
+    dh[:, -1], dh[:, 0] = 2 * dense.kernel.value[:, 0], -dense.kernel.value[:, 0] / 4
+    np.testing.assert_allclose(gradient_of_x, lstm.vjp(data)[1](dh).inputs, rtol=1e-5, atol=1e-6)
+
+
+def test_steps_are_named_as_in_keras():
+    x = Input((5, 3))
+    names = [(x + 1).node.layer.name, x[:, 0].node.layer.name, (x / 2).node.layer.name]
+    assert [name.rstrip("_0123456789") for name in names] == ["add", "get_item", "true_divide"]
+
+
+def test_what_symbolic_tensors_are_not():
+    x = Input((5, 3))
+    for wrong in (lambda: np.mean(x), lambda: float(x)):
+        with pytest.raises(ValueError, match="is symbolic"):
+            wrong()
+    for wrong in (lambda: x + {}, lambda: x + np.ones(3), lambda: np.tanh(x), lambda: x + "1", lambda: list(x), lambda: bool(x)):
+        with pytest.raises(TypeError):
+            wrong()
+    with pytest.raises(ValueError, match="out of range"):
+        x[:, 5]
+    with pytest.raises(ValueError, match="cannot be put together"):
+        x + Input((4, 3))

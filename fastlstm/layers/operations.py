@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from .base import Layer
+from ..serialization import to_snake_case
+from .base import Layer, auto_name
 from .gradients import Form, Gradients, Pullback, cotangents, like
 from .nest import flatten
 from .several import summed_to
@@ -168,7 +169,7 @@ class Operation(Layer):
     symbolic_only = False
 
     def __init__(self, name_in_keras: str, **config: Any):
-        super().__init__(name=config.pop("name", None))
+        super().__init__(name=config.pop("name", None) or auto_name(to_snake_case(str(name_in_keras))))
         if name_in_keras not in FUNCTIONS:
             raise ValueError(f"The operation {name_in_keras!r} is not known. Known: {', '.join(sorted(FUNCTIONS))}")
         dtype = config.get("dtype")

@@ -7,11 +7,32 @@ node, a node knows the tensors it was made of; a layer only knows its calls as l
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from .nest import flatten, is_several_shapes, mapped
 
 _calls: weakref.WeakKeyDictionary[Any, list[weakref.ref]] = weakref.WeakKeyDictionary()
+
+
+def _operation(name: str, *arguments: Any) -> Any:
+    """The result of a function of ``keras.ops``."""
+    from .operations import Operation  # which is a layer, in terms of this module
+
+    return Operation(name)(list(arguments))
+
+
+def _binary(name: str, reflected: bool = False) -> Callable[[KerasTensor, Any], Any]:
+    def operate(self: KerasTensor, other: Any) -> Any:
+        if isinstance(other, np.generic):
+            other = other.item()
+        if not isinstance(other, (KerasTensor, int, float)):
+            return NotImplemented
+        return _operation(name, other, self) if reflected else _operation(name, self, other)
+
+    return operate
 
 
 class KerasTensor:
@@ -37,6 +58,27 @@ class KerasTensor:
 
     def __bool__(self) -> bool:
         raise TypeError("A symbolic tensor has no truth value")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        raise ValueError(f"{self!r} is symbolic: it has a shape and no values, and cannot become an array. Use layers on it")
+
+    def __float__(self) -> float:
+        raise ValueError(f"{self!r} is symbolic: it has a shape and no values, and cannot become a number")
+
+    # Arithmetic with numbers and with other symbolic tensors, comparisons but for equality, which is that of objects.
+    __array_ufunc__ = None  # NumPy's scalars leave their side of it to the methods below
+    __add__, __radd__ = _binary("Add"), _binary("Add", reflected=True)
+    __sub__, __rsub__ = _binary("Subtract"), _binary("Subtract", reflected=True)
+    __mul__, __rmul__ = _binary("Multiply"), _binary("Multiply", reflected=True)
+    __truediv__, __rtruediv__ = _binary("TrueDivide"), _binary("TrueDivide", reflected=True)
+    __gt__, __ge__ = _binary("Greater"), _binary("GreaterEqual")
+    __lt__, __le__ = _binary("Less"), _binary("LessEqual")
+
+    def __neg__(self) -> KerasTensor:
+        return _operation("Negative", self)
+
+    def __getitem__(self, index: Any) -> KerasTensor:
+        return _operation("GetItem", self, index)
 
 
 class Node:
