@@ -218,3 +218,38 @@ def test_a_wrapper_of_ones_own_in_a_file(tmp_path):
     model.save(tmp_path / "m.keras")
     other = load_model(tmp_path / "m.keras", custom_objects={"Around": Around})
     np.testing.assert_array_equal(other.predict(X, verbose=0), y)
+
+
+class Forward(Model):
+    """A model with a ``call``: it runs, and its weights can be kept; a file cannot hold its code."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.rnn, self.head = LSTM(4), Dense(1)
+
+    def call(self, x):
+        return self.head(self.rnn(x))
+
+
+def test_a_model_with_a_call_runs_and_keeps_its_weights(tmp_path):
+    pytest.importorskip("h5py", reason="writing .weights.h5 files needs h5py")
+    model, other = Forward(name="forward"), Forward()
+    y = model.predict(X, verbose=0)
+    np.testing.assert_array_equal(y, model.head(model.rnn(X)))
+    assert [layer.name for layer in model.layers] == [model.rnn.name, model.head.name]
+    assert (model.get_layer(index=1), len(model.weights), model.count_params()) == (model.head, 5, 133)
+    lines = []
+    model.summary(print_fn=lines.append)
+    assert any("Total params: 133" in line for line in lines)
+    model.save_weights(tmp_path / "m.weights.h5")
+    other(X)
+    other.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(other(X), y)
+    for write in (lambda: model.save(tmp_path / "m.keras"), lambda: model.save(tmp_path / "m.npz"), model.to_json):
+        with pytest.raises(ValueError, match="class of your own, Forward"):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["m.weights.h5"]
+    model.compile("sgd", "mse")
+    assert model.evaluate(X, y, verbose=0) == 0
+    with pytest.raises(NotImplementedError, match="overrides"):
+        model.fit(X, y, verbose=0)

@@ -50,8 +50,8 @@ class Model(Trainer):
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers of the model, each once."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its layers are")
+        """The layers of the model, each once; of a class derived from Model those in its attributes."""
+        return list(self._layers)
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """The layer of that name, or at that place in ``layers``. ValueError unless exactly one is given and found."""

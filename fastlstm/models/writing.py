@@ -95,6 +95,11 @@ def model_config(model: Model) -> dict[str, Any]:
 
 def _model_config(model: Model) -> dict[str, Any]:
     if not isinstance(model, Sequential):
+        if not hasattr(model, "_graph"):
+            raise ValueError(
+                f'The model "{model.name}" is of a class of your own, {type(model).__name__}, whose code a file cannot hold: '
+                "use `save_weights`, or make it of `Sequential` or `Model(inputs, outputs)`"
+            )
         return {**serialize(model), "build_config": {"input_shape": None}, "compile_config": model.compile_config()}
     shape = list(model.input_shape)
     return {
