@@ -22,7 +22,7 @@ except ImportError as error:
         "(`pip install .`, in a clone `make demo`), neither from bare sources nor from a zip"
     ) from None
 
-from . import activations, constraints, initializers, layers, models, regularizers, training
+from . import activations, constraints, initializers, layers, models, regularizers, settings, training
 from .backends.threads import get_num_threads, set_num_threads
 from .errors import DeviceError
 from .layers import (
@@ -165,6 +165,7 @@ __all__ = [
     "optimizers",
     "regularizers",
     "set_num_threads",
+    "settings",
     "show_config",
     "torch_state_dict",
     "training",
