@@ -6,6 +6,7 @@ Environment: CI (any value) makes hypothesis derandomize; FASTLSTM_TEST_DATA nam
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def pytest_report_header() -> list[str]:
         f"fastlstm: ISA {config['isa']} (available: {available}), GEMM {config['gemm']}, BLAS {config['blas']}",
         f"FASTLSTM_TEST_DATA: {data}",
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_as_python_has_it() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored; Python, and the processes of the tests, leave it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

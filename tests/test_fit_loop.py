@@ -27,14 +27,6 @@ def same_weights_every_time():
     random.seed(3)
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_as_python_has_it():
-    """A shell starts what runs in the background with SIGINT ignored, and Python leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 # -- what is shown ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("verbose", [0, 1, 2, "auto"])
 def test_display(verbose, monkeypatch):
