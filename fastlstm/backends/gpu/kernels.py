@@ -26,11 +26,9 @@ TEXTS = (
     "include:vactivation.h",
     "include:cell.h",
     "cell.cuh",
-    "elementwise.cu",
-    "tiles.cuh",
-    "sequence.cu",
-    "sequence_back.cu",
 )
+PLAIN = ("elementwise.cu",)  # kernels that are compiled together
+INSTANCES = ("tiles.cuh", "sequence.cu", "sequence_back.cu")  # a kernel of one line, an instance of a template, is compiled alone
 # No contraction: fused multiply-adds stand where v_fma says so, as on the CPU.
 OPTIONS = ("-std=c++17", "--fmad=false")
 THREADS = 256  # at most, of a block of the elementwise kernels
@@ -56,30 +54,29 @@ def _folder_of_templates() -> Path:
     return shipped if shipped.is_dir() else package.parent / "include" / "fastlstm"  # an editable install
 
 
-# A kernel whose definition is one line, an instance of a template. Each is compiled when it is needed, without the others, unless
-# ``apart`` is False.
-apart = True
+apart = True  # False: all kernels are one module
 _INSTANCE = re.compile(r'^extern "C" __global__ .*?(\w+)\(const .*\}\n', re.MULTILINE)
+
+
+def _text(name: str) -> str:
+    shared = name.startswith("include:")
+    path = (_folder_of_templates() if shared else Path(__file__).parent) / name.removeprefix("include:")
+    # There are no system headers: the prelude has what the templates need of them.
+    return re.sub(r"^#include <.*>$", "", path.read_text("utf-8"), flags=re.MULTILINE)
 
 
 @functools.cache
 def source(bits: int, only: str | None = None) -> str:
-    """The CUDA source for reals of 32 or 64 bits; ``only``: of the instances of templates the one of this name."""
-    if only is not None:
-        return _INSTANCE.sub(lambda match: match[0] if match[1] == only else "", source(bits))
-    parts = [f"#define FL_BITS {bits}\n"]
-    for name in TEXTS:
-        shared = name.startswith("include:")
-        path = (_folder_of_templates() if shared else Path(__file__).parent) / name.removeprefix("include:")
-        # There are no system headers: the prelude has what the templates need of them.
-        parts.append(re.sub(r"^#include <.*>$", "", path.read_text("utf-8"), flags=re.MULTILINE))
-    return "\n".join(parts)
+    """The CUDA source for reals of 32 or 64 bits; ``only``: of this instance of a template, or, "", of the plain kernels."""
+    names = (*TEXTS, *(PLAIN if not only else ()), *(INSTANCES if only != "" else ()))
+    whole = "\n".join([f"#define FL_BITS {bits}\n", *(_text(name) for name in names)])
+    return _INSTANCE.sub(lambda match: match[0] if match[1] == only else "", whole) if only else whole
 
 
-def module_of(name: str, bits: int) -> Any:
-    """The module with a kernel: an instance has its own, all other kernels have one together."""
-    only = name if name in _INSTANCE.findall(source(bits)) else ""
-    return _compiled(bits, only if apart else None)
+def _module_of(name: str, bits: int) -> Any:
+    if not apart:
+        return _compiled(bits, None)
+    return _compiled(bits, name if name in _INSTANCE.findall(source(bits)) else "")
 
 
 @functools.cache
@@ -93,7 +90,7 @@ _kernels: dict[tuple[str, int], Any] = {}
 def _kernel(name: str, bits: int) -> Any:
     kernel = _kernels.get((name, bits))
     if kernel is None:
-        kernel = _kernels[name, bits] = module_of(name, bits).get_function(name)
+        kernel = _kernels[name, bits] = _module_of(name, bits).get_function(name)
     return kernel
 
 
