@@ -1,7 +1,7 @@
 # plan.pxi: the short way into the kernels for a layer that is built: what does not change between calls is decided once.
 #
 # A CallPlan answers a call whose arrays are exactly what the kernels want, and returns None for any other (the caller then takes
-# the long way through fastlstm.layers.recurrent, which converts, checks and explains).
+# the long way through fastlstm.layers.recurrent, which converts, checks and explains). A BoundCall is such a call with its arrays.
 
 cdef inline bint fits(object array, int typenum, int ndim) noexcept:
     """An ndarray (no subclass) of this type and rank, C-contiguous, aligned, native."""
@@ -211,3 +211,45 @@ cdef class CallPlan:
         panels = self.weights.backward_panels(self.geometry.stride, False, False)
         dx, dh0, dc0, dkernel, drecurrent, dbias = pulled(tape, panels, dys[0], dys[1], dys[2], True)
         return dx, dh0, dc0, [dkernel, drecurrent] if dbias is None else [dkernel, drecurrent, dbias]
+
+    def bound(self, x, initial_state, y, h, c):
+        """A BoundCall of x [N,T,D] and (h, c) [N,U] that writes y [N,T,U], h and c [N,U], for an LSTM without Variables and a
+        plan with return_sequences. ValueError where an array is not exactly what the kernels want, or shares memory with x."""
+        cdef BoundCall call = BoundCall.__new__(BoundCall)
+        cdef cnp.npy_intp[3] state_shape
+        if self.counters or self.states is not None or self.axes != 3 or not self.return_sequences:
+            raise ValueError("a call can be bound to arrays for an LSTM that holds no Variables and returns sequences")
+        if initial_state is None or not self.prepare(&call.s, x, initial_state, None, state_shape):
+            raise ValueError("x or initial_state: not what the kernels want")
+        results = (y, h, c)
+        for k, array in enumerate(results):
+            if not (fits(array, self.typenum, 3 if k == 0 else 2) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> array)
+                    and (k == 0 or has_shape(array, 2, state_shape))):
+                raise ValueError("y, h or c: not what the kernels want")
+            if any(np.may_share_memory(array, other) for other in (x, *initial_state, *results[:k])):
+                raise ValueError("y, h or c: shares memory with another array of the call")
+        if y.shape != (call.s.N, call.s.T, self.weights.units):
+            raise ValueError(f"y: expected shape {(call.s.N, call.s.T, self.weights.units)}, got {y.shape}")
+        call.s.y, call.s.h, call.s.c = data(y), data(h), data(c)
+        call.weights, call.geometry, call.path = self.weights, self.geometry, self.path
+        call.arrays = (x, *initial_state, *results)
+        return call
+
+
+cdef class BoundCall:
+    """``call()`` reads and writes the arrays that ``CallPlan.bound`` was given, by one thread at a time."""
+    cdef GateWeights weights
+    cdef Sequence s
+    cdef Geometry geometry
+    cdef Path path
+    cdef tuple arrays                   # kept alive: ``s`` points into them
+
+    def __init__(self):
+        raise TypeError("made by CallPlan.bound")
+
+    def __call__(self):
+        cdef Sequence s = self.s
+        if self.weights is None:
+            raise TypeError("made by CallPlan.bound")
+        start(self.weights, &s, &self.geometry, self.path)
+        execute(self.weights, &s)

@@ -16,9 +16,11 @@ from ...arrays import cast
 from ...backends import cpu
 from ...io.onnx_schemas import Attribute, Formal, Schema
 from ...spec import RecurrentSpec, check_weight_sizes
+from .bound import Action, Node, binder, kernel
 from .limits import UNASKED, allow
 from .lstm_activations import Activation, read_activations
 from .lstm_steps import Direction, run_steps
+from .ops_matrix import in_place
 from .registry import Call, computed, maker
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
@@ -261,9 +263,51 @@ def _make_lstm(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[.
         c: np.ndarray | None = None,
         p: np.ndarray | None = None,
     ) -> Any:
-        return run_lstm(weights or Weights(settings, w, r, b, p), x, lengths, h, c)
+        return run_lstm(Weights(settings, w, r, b, p), x, lengths, h, c)
 
-    return run
+    return run if weights is None else Constant(weights)
+
+
+class Constant:
+    """An LSTM whose weights are constants, of either operator."""
+
+    def __init__(self, weights: Weights):
+        self.weights = weights
+
+    def __call__(self, *arrays: np.ndarray | None) -> Any:
+        x, lengths, h, c = arrays[0], *(arrays[k] if len(arrays) > k else None for k in (4, 5, 6))
+        assert x is not None
+        return run_lstm(self.weights, x, lengths, h, c)
+
+
+@binder("LSTM")
+@binder("DynamicQuantizeLSTM", domain="com.microsoft")
+def _bind_lstm(node: Node) -> list[Action] | None:
+    """One direction forwards over complete sequences on the compiled kernels: what ``_run_quickly`` runs."""
+    x, lengths, h, c = (node.arrays[k] if len(node.arrays) > k else None for k in (0, 4, 5, 6))
+    assert x is not None
+    weights = node.run.weights if isinstance(node.run, Constant) else None
+    if weights is None or weights.settings.reverse != (False,) or lengths is not None or x.dtype != weights.dtype or not x.size:
+        return None
+    plan, first, units = weights.plans[0], weights.settings.batch_first, weights.units
+    batch, steps = x.shape[:2] if first else x.shape[1::-1]
+    if plan is None or not (first or batch == 1 or steps == 1):
+        return None
+    rows, actions = in_place(x, (batch, steps, weights.features))
+    states = []
+    for state in (h, c):
+        given = np.zeros((batch, units), x.dtype) if state is None else state
+        array, copies = in_place(given, (batch, units))
+        states.append(array)
+        actions += copies
+    shapes, ends = ((batch, steps, units), (batch, units), (batch, units)), []
+    for k, shape in enumerate(shapes):
+        wanted = node.results[k] if len(node.results) > k else None
+        # C-contiguous as the kernels write it, in ONNX's order: one direction, and N or T is 1 where T comes first.
+        ends.append(np.empty(shape, x.dtype) if wanted is None else wanted.reshape(shape))
+    if any(array is not None and not array.flags.c_contiguous for array in node.results):
+        return None
+    return [*actions, kernel(plan.bound(rows, tuple(states), *ends), (rows, *states), ends)]
 
 
 # -- DynamicQuantizeLSTM ----------------------------------------------------------------------------------------------------
@@ -319,11 +363,12 @@ def _make_quantized(call: Call, constants: Sequence[np.ndarray | None]) -> Calla
         w, r = (dequantized(arrays[k], arrays[s], arrays[s + 1], settings.directions) for k, s in ((1, 8), (2, 10)))  # type: ignore[arg-type]
         return Weights(settings, w, r, arrays[3], arrays[7])
 
-    weights = None if computed(call, constants, 1, 2, 3, 7, 8, 9, 10, 11) else weights_of(constants)
+    if not computed(call, constants, 1, 2, 3, 7, 8, 9, 10, 11):
+        return Constant(weights_of(constants))
 
     def run(*arrays: np.ndarray | None) -> Any:
         x, lengths, h, c = (arrays[k] for k in (0, 4, 5, 6))
         assert x is not None
-        return run_lstm(weights or weights_of(arrays), x, lengths, h, c)
+        return run_lstm(weights_of(arrays), x, lengths, h, c)
 
     return run

@@ -14,6 +14,7 @@ from ...tables import printable, shape_text, table
 from .checks import check
 from .limits import Allowance, running
 from .plan import FOLD_RATIO, Plan
+from .ready import Ready, deciding
 
 MAX_TOLD = 100
 
@@ -50,7 +51,11 @@ class OnnxModel:
         self.metadata = file.metadata
         self.opsets = file.opsets
         self._file = file.name
+        self._names = [info.name for info in self.inputs]
+        self._known = set(self._names)
         self._doors = [_Door(info) for info in self.inputs]
+        dtypes = [np.dtype(info.dtype) for info in self.inputs]
+        self._plan.ready = Ready(self._plan, dtypes, deciding(self._plan, dtypes), self._held)
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the graph.
@@ -59,17 +64,37 @@ class OnnxModel:
         floats). Returns arrays of the caller's own. ValueError for inputs that are missing, unknown or of a shape that the file
         excludes, and, naming the node, for sizes that do not fit inside; TypeError for a dtype that cannot be converted.
         """
-        values = [door(value) for door, value in zip(self._doors, self._in_order(inputs), strict=True)]
+        given = self._in_order(inputs)
+        results = self._quickly(given)
+        if results is None:
+            values = [door(value) for door, value in zip(self._doors, given, strict=True)]
+            if any(value is not other for value, other in zip(values, given, strict=True)):
+                results = self._quickly(values)
+            if results is None:
+                results = self._through_plan(values)
+        return results[0] if len(results) == 1 else results
+
+    def _quickly(self, given: Sequence[Any]) -> list[np.ndarray] | None:
+        """The results, where everything for arrays like these is in place; then they fit what the file says."""
+        ready = self._plan.ready
+        try:
+            return None if ready is None else ready.run(given)
+        except ValueError as error:
+            raise ValueError(f"{self._file}: {error}") from error
+
+    def _through_plan(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         allowance = Allowance(sum([value.nbytes for value in values]) + self._held)
         try:
             with running(allowance), np.errstate(all="ignore"):
                 found = self._plan.run(values, allowance)
         except ValueError as error:
             raise ValueError(f"{self._file}: {error}") from error
+        if self._plan.ready is not None:
+            self._plan.ready.ran(values)
         results: list[np.ndarray] = []
         for array in found:
             results.append(_own(array, values, results))
-        return results[0] if len(results) == 1 else results
+        return results
 
     def predict(self, x: Any, batch_size: None = None, verbose: Any = "auto") -> Any:
         """As a call. A graph does not say which axis is the batch: the whole input is run at once, ``batch_size`` must be None.
@@ -84,7 +109,9 @@ class OnnxModel:
         """The arguments of a call in the order of ``inputs``."""
         if type(inputs) is list and len(inputs) == len(self._doors):
             return inputs
-        names = [info.name for info in self.inputs]
+        names = self._names
+        if type(inputs) is dict and inputs.keys() == self._known:
+            return [inputs[name] for name in names]
         if isinstance(inputs, Mapping):
             wrong = [repr(name) for name in inputs if name not in names]
             missing = [repr(name) for name in names if name not in inputs]

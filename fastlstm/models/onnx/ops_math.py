@@ -13,6 +13,7 @@ import numpy as np
 
 from ...io.onnx_file import DTYPES
 from ...numerics import erf
+from .bound import Action, Binder, Node, apply, binder, copy
 from .limits import UNASKED, allow
 from .registry import SUPPORTED, Call, maker, operator, plain
 
@@ -26,6 +27,10 @@ def _broadcasting(run: Callable[[np.ndarray, np.ndarray], Any]) -> Callable[...,
         return run(a, b)
 
     return checked
+
+
+def _bind_ufunc(ufunc: np.ufunc) -> Binder:
+    return lambda node: [apply(ufunc, *node.operands, out=node.out)]
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> Any:
@@ -64,6 +69,21 @@ for _name, _latest, _run in (
     ("PRelu", 16, lambda x, slope: np.where(x < 0, x * slope, x)),
 ):
     plain(_name, _latest, _broadcasting(_run))
+    if isinstance(_run, np.ufunc):
+        binder(_name)(_bind_ufunc(_run))
+
+
+@binder("Div")
+def _bind_divide(node: Node) -> list[Action] | None:
+    return [apply(np.divide, *node.operands, out=node.out)] if node.out.dtype.kind == "f" else None
+
+
+@binder("Pow")
+def _bind_power(node: Node) -> list[Action] | None:
+    """x ** 2 is a product, and so is NumPy's."""
+    x, exponent = node.operands
+    squares = node.fixed[1] and exponent.size == 1 and exponent.item() == 2 and x.dtype.kind == "f" and x.shape == node.out.shape
+    return [apply(np.square, x, out=node.out)] if squares else None
 
 
 _ZERO_AND_ONE = {np.dtype(name): (np.zeros((), name), np.ones((), name)) for name in ("float16", "float32", "float64")}
@@ -77,6 +97,21 @@ def _sigmoid(x: np.ndarray) -> Any:
     np.exp(np.negative(below, out=below), out=below)
     below += one
     return np.divide(above, below, out=above)
+
+
+@binder("Sigmoid")
+def _bind_sigmoid(node: Node) -> list[Action]:
+    x, out = node.x, node.out
+    zero, one = _ZERO_AND_ONE[x.dtype]
+    below, above = np.empty_like(out), np.empty_like(out)
+    return [
+        apply(np.minimum, x, zero, out=above),
+        apply(np.exp, above, out=above),
+        apply(np.copysign, x, np.negative(one), out=below),
+        apply(np.exp, below, out=below),
+        apply(np.add, below, one, out=below),
+        apply(np.divide, above, below, out=out),
+    ]
 
 
 for _name, _latest, _unary in (
@@ -104,12 +139,19 @@ for _name, _latest, _unary in (
     ("Mish", 22, lambda x: x * np.tanh(np.logaddexp(x, np.zeros((), x.dtype)))),
 ):
     plain(_name, _latest, _unary)
+    if isinstance(_unary, np.ufunc):
+        binder(_name)(_bind_ufunc(_unary))
 
 
 @maker("Relu", latest=14)
 def _make_relu(call: Call, constants: Any) -> Callable[..., Any]:
     zero = np.zeros((), call.dtype)
     return lambda x: np.maximum(x, zero)
+
+
+@binder("Relu")
+def _bind_relu(node: Node) -> list[Action]:
+    return [apply(np.maximum, node.x, np.zeros((), node.out.dtype), out=node.out)]
 
 
 def _scalars(call: Call, x: np.ndarray, *names: str) -> list[np.ndarray]:
@@ -243,6 +285,11 @@ def _make_cast(call: Call, constants: Any) -> Callable[..., Any]:
     """Floats are cut towards zero on their way to integers."""
     dtype = call.dtype
     return lambda x: x if x.dtype is dtype else x.astype(dtype)
+
+
+@binder("Cast")
+def _bind_cast(node: Node) -> list[Action]:
+    return [copy(node.x, node.out)]
 
 
 plain("CastLike", 25, lambda x, like: x.astype(like.dtype, copy=False))

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ... import selector
+from ...backends import cpu
+from .bound import Action, Node, apply, binder, copy, kernel
 from .limits import UNASKED, allow
 from .registry import Call, maker, operator
 
@@ -37,6 +39,23 @@ class PackedMatrix:
         backend = selector.glue_backend()
         return backend.affine(self.prepared(backend), rows).reshape(shape)
 
+    def bound(self, x: np.ndarray, out: np.ndarray) -> list[Action] | None:
+        """What makes ``out`` [...,n] of x; None where the kernels cannot."""
+        depth, width = self.matrix.shape
+        prepared, z = self.prepared(cpu), out.reshape(-1, 1, width)
+        if isinstance(prepared, tuple) or not out.flags.c_contiguous or x.dtype != self.matrix.dtype:
+            return None
+        rows, actions = in_place(x, (len(z), 1, depth))
+        return [*actions, kernel(prepared.bound(rows, z, 1, 1, 1), (rows,), (out,))]
+
+
+def in_place(x: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[Action]]:
+    """x in a shape of as many numbers, C-contiguous and aligned: seen so, or copied by an action."""
+    if x.flags.c_contiguous and x.flags.aligned:
+        return x.reshape(shape), []
+    rows = np.array(x, order="C")
+    return rows.reshape(shape), [copy(x, rows)]
+
 
 def packs(matrix: np.ndarray | None) -> bool:
     """Whether a constant can be a PackedMatrix: two axes, float32 or float64, not empty."""
@@ -56,32 +75,60 @@ def _make_matmul(call: Call, constants: Sequence[np.ndarray | None]) -> Callable
     if not packs(right):
         return _matmul
     assert right is not None
-    packed = PackedMatrix(right)
-    return lambda a, b: packed(a)
+    return _Product(PackedMatrix(right))
 
 
-@maker("Gemm", latest=13, heavy=True)
-def _make_gemm(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
+class _Product:
+    """A product with a constant matrix."""
+
+    def __init__(self, packed: PackedMatrix):
+        self.packed = packed
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return self.packed(a)
+
+
+@binder("MatMul")
+def _bind_matmul(node: Node) -> list[Action] | None:
+    return node.run.packed.bound(node.x, node.out) if isinstance(node.run, _Product) else None
+
+
+class _Gemm:
     """alpha A B + beta C, A and B transposed where the attributes say so; C is broadcast."""
-    alpha, beta, turn_a, turn_b = (call.attributes[key] for key in ("alpha", "beta", "transA", "transB"))
-    right = constants[1]
-    packed = PackedMatrix(right.T if turn_b else right) if right is not None and packs(right) else None
 
-    def run(a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> Any:
+    def __init__(self, call: Call, constants: Sequence[np.ndarray | None]):
+        self.alpha, self.beta, self.turn_a, self._turn_b = (call.attributes[key] for key in ("alpha", "beta", "transA", "transB"))
+        right = constants[1]
+        self.packed = PackedMatrix(right.T if self._turn_b else right) if right is not None and packs(right) else None
+
+    def __call__(self, a: np.ndarray, b: np.ndarray, c: np.ndarray | None = None) -> Any:
         if a.ndim != 2 or b.ndim != 2:
             raise ValueError(f"needs matrices. Received the shapes {a.shape} and {b.shape}")
-        a = a.T if turn_a else a
-        y = packed(a) if packed is not None else _matmul(a, b.T if turn_b else b)
-        if alpha != 1:
-            y = y * np.asarray(alpha).astype(y.dtype)
+        a = a.T if self.turn_a else a
+        y = self.packed(a) if self.packed is not None else _matmul(a, b.T if self._turn_b else b)
+        if self.alpha != 1:
+            y = y * np.asarray(self.alpha).astype(y.dtype)
         if c is None:
             return y
-        total = y + (c if beta == 1 else c * np.asarray(beta).astype(c.dtype))
+        total = y + (c if self.beta == 1 else c * np.asarray(self.beta).astype(c.dtype))
         if total.shape != y.shape:
             raise ValueError(f"C of shape {c.shape} does not fit a product of shape {y.shape}")
         return total
 
-    return run
+
+maker("Gemm", latest=13, heavy=True)(_Gemm)
+
+
+@binder("Gemm")
+def _bind_gemm(node: Node) -> list[Action] | None:
+    a, out, run = node.x, node.out, node.run
+    assert isinstance(run, _Gemm)
+    if run.packed is None or run.alpha != 1 or run.beta != 1:
+        return None
+    product = run.packed.bound(a.T if run.turn_a else a, out)
+    if product is None or len(node.operands) < 3:
+        return product
+    return [*product, apply(np.add, out, node.operands[2], out=out)]
 
 
 # -- integers of 8 bits (files quantized by onnxruntime) --------------------------------------------------------------------

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .bound import Action, Node, binder, copy
 from .limits import UNASKED, allow
 from .registry import ByRank, Call, computed, given, ints, maker, normal_axes
 
@@ -24,27 +25,72 @@ def _unknown_mode(call: Call) -> str | None:
 LONGEST_LINE = 2**14
 
 
-@maker("Pad", latest=25, refuses=_unknown_mode)
-def _make_pad(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
+class _Pad:
     """Pads are an attribute up to opset 10 and an input since; negative ones cut."""
-    mode = call.attributes["mode"]
-    fill = call.attributes["value"] if call.since < 11 else None
-    widths = None
-    if not computed(call, constants, 1, 3):
-        told = call.attributes["pads"] if call.since < 11 else constants[1] if given(call, 1) else []
-        axes = constants[3] if given(call, 3) else None
-        widths = ByRank(lambda rank: _widths(rank, told, axes))
 
-    def run(x: np.ndarray, pads: Any = None, value: np.ndarray | None = None, axes: np.ndarray | None = None) -> Any:
-        pairs = widths[x.ndim] if widths is not None else _widths(x.ndim, [] if pads is None else pads, axes)
+    def __init__(self, call: Call, constants: Sequence[np.ndarray | None]):
+        self._call, self.mode = call, call.attributes["mode"]
+        self._fill = call.attributes["value"] if call.since < 11 else None
+        self._known = None
+        if not computed(call, constants, 1, 3):
+            told = call.attributes["pads"] if call.since < 11 else constants[1] if given(call, 1) else []
+            axes = constants[3] if given(call, 3) else None
+            self._known = ByRank(lambda rank: _widths(rank, told, axes))
+
+    def widths(self, x: np.ndarray, pads: Any = None, value: Any = None, axes: Any = None) -> list[tuple[int, int]]:
+        """(before, after) of each axis, for the inputs of a call."""
+        return self._known[x.ndim] if self._known is not None else _widths(x.ndim, [] if pads is None else pads, axes)
+
+    def __call__(self, x: np.ndarray, pads: Any = None, value: np.ndarray | None = None, axes: np.ndarray | None = None) -> Any:
+        pairs, mode = self.widths(x, pads, value, axes), self.mode
         sizes = [size + max(before, 0) + max(after, 0) for size, (before, after) in zip(x.shape, pairs, strict=True)]
         if math.prod(sizes) > UNASKED:
             allow(sizes, x.dtype)
         if min([min(pair) for pair in pairs], default=0) < 0:
             x = x[tuple(slice(max(-a, 0), max(n - max(-b, 0), 0)) for n, (a, b) in zip(x.shape, pairs, strict=True))]
-        return _framed(x, pairs, fill if value is None else value) if mode == "constant" else _continued(x, pairs, mode)
+        return _framed(x, pairs, self._fill if value is None else value) if mode == "constant" else _continued(x, pairs, mode)
 
-    return run
+
+maker("Pad", latest=25, refuses=_unknown_mode)(_Pad)
+
+# More copies than that take longer than NumPy's own way.
+MOST_COPIES = 8
+
+
+@binder("Pad")
+def _bind_pad(node: Node) -> list[Action] | None:
+    """What surrounds x is there already or consists of parts of x, forwards, backwards or one number again and again."""
+    x, out, run = node.x, node.out, node.run
+    assert isinstance(run, _Pad)
+    pairs = run.widths(x, *node.arrays[1:])
+    if not all(node.fixed[1:]) or min([min(pair) for pair in pairs], default=0) < 0:
+        return None
+    inner = tuple(slice(before, before + size) for size, (before, _) in zip(x.shape, pairs, strict=True))
+    padded = [axis for axis, pair in enumerate(pairs) if pair != (0, 0)]
+    if run.mode == "constant" or not padded:
+        return [copy(x, out[inner])]
+    if len(padded) > 1:
+        return None
+    (axis,) = padded
+    line = _line(x.shape[axis], *pairs[axis], run.mode)
+    actions = [copy(x[(*[slice(None)] * axis, source)], out[(*[slice(None)] * axis, target)]) for target, source in _runs(line)]
+    return actions if len(actions) <= MOST_COPIES else None
+
+
+def _runs(line: np.ndarray) -> list[tuple[slice, slice]]:
+    """``line`` in pieces of numbers that count up, count down or stay the same: where each stands, and the numbers as a slice."""
+    found, start, numbers = [], 0, line.tolist()
+    while start < len(numbers):
+        end, step = start + 1, 1
+        if end < len(numbers) and abs(numbers[end] - numbers[start]) <= 1:
+            step = numbers[end] - numbers[start]
+        while end < len(numbers) and numbers[end] - numbers[end - 1] == step:
+            end += 1
+        first, stop = numbers[start], numbers[end - 1] + step
+        source = slice(first, stop if stop >= 0 else None, step) if step else slice(first, first + 1)
+        found.append((slice(start, end), source))
+        start = end
+    return found
 
 
 def _widths(rank: int, told: Any, axes: np.ndarray | None) -> list[tuple[int, int]]:

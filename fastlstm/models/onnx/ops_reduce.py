@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .bound import Action, Node, apply, binder
 from .registry import ByRank, Call, computed, given, ints, maker, normal_axes, normal_axis, operator
 
 
@@ -37,8 +38,19 @@ def _log_sum_exp(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
     return total if keepdims else total.squeeze(axis if axis is not None else tuple(range(x.ndim)))
 
 
+# NumPy adds these up in their own dtype.
+_WIDE = {np.dtype("float32"), np.dtype("float64")}
+
+
+def _count(x: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """How many numbers a mean is of."""
+    return np.asarray(math.prod([x.shape[axis] for axis in axes]), x.dtype)
+
+
 def _mean(x: np.ndarray, axis: Any, keepdims: bool) -> Any:
     """The mean; of integers cut towards zero."""
+    if x.dtype in _WIDE:
+        return np.add.reduce(x, axis, x.dtype, None, keepdims) / _count(x, axis)  # type: ignore[call-overload]
     mean = x.mean(axis=axis, keepdims=keepdims)
     return mean.astype(x.dtype) if x.dtype.kind in "iu" else mean
 
@@ -66,23 +78,42 @@ _REDUCTIONS: dict[str, tuple[int, Callable]] = {
 }
 
 
-def _make_reduction(reduce: Callable, call: Call, constants: Sequence[np.ndarray | None]) -> Callable[..., Any]:
+class _Reduction:
     """Axes are an attribute in old versions, an input in new ones; none of them means all, or with noop_with_empty_axes none."""
-    keepdims, nothing = bool(call.attributes["keepdims"]), bool(call.attributes.get("noop_with_empty_axes"))
 
-    def axes_of(told: Any, rank: int) -> tuple[int, ...]:
+    def __init__(self, reduce: Callable, call: Call, constants: Sequence[np.ndarray | None]):
+        self._reduce = reduce
+        self.keepdims, self._nothing = bool(call.attributes["keepdims"]), bool(call.attributes.get("noop_with_empty_axes"))
+        told = constants[1] if given(call, 1) else call.attributes.get("axes")
+        self._known = None if computed(call, constants, 1) else ByRank(lambda rank: self._axes_of(told, rank))
+
+    def _axes_of(self, told: Any, rank: int) -> tuple[int, ...]:
         found = () if told is None else normal_axes(ints(told), rank)
-        return found if found or nothing else tuple(range(rank))
+        return found if found or self._nothing else tuple(range(rank))
 
-    if computed(call, constants, 1):
-        return lambda x, axes: reduce(x, axes_of(axes, x.ndim), keepdims)
-    told = constants[1] if given(call, 1) else call.attributes.get("axes")
-    along = ByRank(lambda rank: axes_of(told, rank))
-    return lambda x, *_: reduce(x, along[x.ndim], keepdims)
+    def axes(self, x: np.ndarray, axes: np.ndarray | None = None) -> tuple[int, ...]:
+        """The axes of a call, counted from the front."""
+        return self._known[x.ndim] if self._known is not None else self._axes_of(axes, x.ndim)
+
+    def __call__(self, x: np.ndarray, axes: np.ndarray | None = None) -> Any:
+        return self._reduce(x, self.axes(x, axes), self.keepdims)
+
+
+@binder("ReduceSum", "ReduceMean")
+def _bind_sum(node: Node) -> list[Action] | None:
+    x, out, run = node.x, node.out, node.run
+    assert isinstance(run, _Reduction)
+    mean = node.call.op == "ReduceMean"
+    if not all(node.fixed[1:]) or (mean and x.dtype not in _WIDE):
+        return None
+    axes = run.axes(*node.operands)
+    add = functools.partial(np.add.reduce, x, axes, x.dtype, out, run.keepdims)
+    total = Action(add, (x,), (out,))
+    return [total, apply(np.divide, out, _count(x, axes), out=out)] if mean else [total]
 
 
 for _name, (_latest, _run) in _REDUCTIONS.items():
-    maker(_name, latest=_latest)(functools.partial(_make_reduction, _run))
+    maker(_name, latest=_latest)(functools.partial(_Reduction, _run))
 
 
 @operator("ArgMax", "ArgMin", latest=13)

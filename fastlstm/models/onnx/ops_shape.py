@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .bound import Action, Node, binder, copy
 from .limits import UNASKED, allow
 from .registry import ByRank, Call, computed, given, ints, maker, normal_axes, normal_axis, operator, plain
 
@@ -152,6 +153,22 @@ def _make_concat(call: Call, constants: Constants) -> Callable[..., Any]:
     return run
 
 
+# More parts are copied faster by NumPy than one by one.
+MOST_PARTS = 8
+
+
+@binder("Concat")
+def _bind_concat(node: Node) -> list[Action] | None:
+    """Each part that changes is copied to its place."""
+    out = node.out
+    axis, actions, end = normal_axis(node.call.attributes["axis"], out.ndim), [], 0
+    for part, fixed in zip(node.operands, node.fixed, strict=True):
+        start, end = end, end + part.shape[axis]
+        if not fixed:
+            actions.append(copy(part, out[(*[slice(None)] * axis, slice(start, end))]))
+    return actions if len(actions) <= MOST_PARTS else None
+
+
 @maker("Split", latest=18)
 def _make_split(call: Call, constants: Constants) -> Callable[..., Any]:
     """Parts of x as views; without ``split`` they are equal, since version 18 but for the last one."""
@@ -190,6 +207,17 @@ def _make_gather(call: Call, constants: Constants) -> Callable[..., Any]:
         return x.take(indices, axis)
 
     return run
+
+
+@binder("Gather")
+def _bind_gather(node: Node) -> list[Action] | None:
+    """What stands at one constant index is copied as it lies."""
+    x, indices = node.operands
+    if not node.fixed[1] or indices.size != 1:
+        return None
+    axis = normal_axis(node.call.attributes["axis"], x.ndim)
+    part = x[(*[slice(None)] * axis, indices.item())]
+    return [copy(part.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])), node.out)]
 
 
 @operator("GatherElements", latest=13)

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from ... import selector
+from ...backends import cpu
+from .bound import Action, Node, binder, copy, kernel
 from .limits import UNASKED, allow
 from .ops_matrix import PackedMatrix, packs
 from .registry import Call, maker, operator, plain
@@ -131,21 +133,46 @@ def _make_conv(call: Call, constants: Sequence[np.ndarray | None]) -> Callable[.
     matrix = weights.transpose(2, 1, 0).reshape(-1, len(weights))  # [k C, M]
     if not packs(matrix) or (bias is not None and bias.shape != weights.shape[:1]):
         return lambda x, w, b=None: _convolve(call, x, w, b)
-    packed = PackedMatrix(matrix, bias)
-    filters, channels, kernel = weights.shape
-    axis_of = functools.lru_cache(8)(lambda size: window_axes(call, (size,), (kernel,))[0])
+    return _Convolution(call, weights, PackedMatrix(matrix, bias))
 
-    def run(x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Any:
-        if x.ndim != 3 or x.shape[1] != channels:
-            _check_input(call, x, w, b)
-        axis = axis_of(x.shape[2])
-        if len(x) * filters * axis.out > UNASKED:
-            allow((len(x), filters, axis.out), x.dtype)
+
+class _Convolution:
+    """A convolution over one axis with constant weights [M,C,k] and bias, which ``packed`` holds."""
+
+    def __init__(self, call: Call, weights: np.ndarray, packed: PackedMatrix):
+        self._call, self.packed = call, packed
+        self.filters, self.channels, self.kernel = weights.shape
+        self.axis_of = functools.lru_cache(8)(lambda size: window_axes(call, (size,), (self.kernel,))[0])
+
+    def __call__(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None = None) -> Any:
+        if x.ndim != 3 or x.shape[1] != self.channels:
+            _check_input(self._call, x, w, b)
+        axis = self.axis_of(x.shape[2])
+        if len(x) * self.filters * axis.out > UNASKED:
+            allow((len(x), self.filters, axis.out), x.dtype)
         backend = selector.glue_backend()
-        y = backend.conv1d(packed.prepared(backend), _rows(x, axis), axis.out, kernel, axis.stride, axis.dilation)
-        return y.swapaxes(1, 2)
+        prepared, rows = self.packed.prepared(backend), _rows(x, axis)
+        return backend.conv1d(prepared, rows, axis.out, self.kernel, axis.stride, axis.dilation).swapaxes(1, 2)
 
-    return run
+
+@binder("Conv")
+def _bind_conv(node: Node) -> list[Action] | None:
+    """The padding stays where it is, x is copied into its midst, or read where it lies if it lies right."""
+    x, out, run = node.x, node.out, node.run
+    if not isinstance(run, _Convolution):
+        return None
+    prepared, z, axis = run.packed.prepared(cpu), out.swapaxes(1, 2), run.axis_of(x.shape[2])
+    if isinstance(prepared, tuple) or not z.flags.c_contiguous:
+        return None
+    rows, actions = x.swapaxes(1, 2), []
+    if axis.before or axis.after or not rows.flags.c_contiguous:
+        shape = len(x), axis.before + axis.size + axis.after, run.channels
+        if math.prod(shape) > UNASKED:
+            return None
+        rows = np.zeros(shape, x.dtype)
+        actions = [copy(x, rows[:, axis.before : axis.before + axis.size].swapaxes(1, 2))]
+    product = prepared.bound(rows, z, run.kernel, axis.stride, axis.dilation)
+    return [*actions, kernel(product, (rows,), (out,))]
 
 
 def _rows(x: np.ndarray, axis: Axis) -> np.ndarray:

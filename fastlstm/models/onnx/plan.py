@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from .branches import Branches, truth
 from .checks import Checked
-from .limits import Allowance, TooLarge, current, running
+from .limits import Allowance, TooLarge, running
 from .program import FAILURES, Program, Step, arrays, described, reason
+from .ready import Ready
 from .registry import OPERATORS, Call, computed
 
 FOLD_RATIO = 4
@@ -24,7 +26,10 @@ class Plan:
     """The steps of one graph. ``problems`` lists what makers and constants said against it.
 
     ``inputs``: the names of the values that ``run`` is given, in their order; a branch of an If finds out itself what it needs.
+    ``ready``: the short way that the plan of a model has.
     """
+
+    ready: Ready | None = None
 
     def __init__(self, checked: Checked, outer: ChainMap[str, np.ndarray], fold: Allowance, inputs: Sequence[str] | None = None):
         self.outputs = [value.name for value in checked.graph.outputs]
@@ -81,9 +86,9 @@ class Plan:
             self.problems += [f"{described(call)}: {problem}" for problem in branch.problems]
         condition = visible.get(call.inputs[0])
         if condition is not None:
-            branches = [branches[_truth(condition)]] * 2
+            branches = [branches[truth(condition)]] * 2
         captured = sorted({*branches[0].inputs, *branches[1].inputs})
-        self.steps.append(Step(call, _if_of(branches, captured), (call.inputs[0], *captured), call.outputs, False))
+        self.steps.append(Step(call, Branches(branches, captured), (call.inputs[0], *captured), call.outputs, False))
 
     def run(self, given: Sequence[np.ndarray], allowance: Allowance) -> list[np.ndarray]:
         """The outputs for the values of ``inputs``. ValueError, naming the node, where one cannot be computed."""
@@ -92,27 +97,11 @@ class Plan:
     def with_outputs(self, names: Sequence[str]) -> Plan:
         """A plan of the same steps that returns other values, those that the steps make among them."""
         plan = copy.copy(self)
+        plan.ready = None
         plan.outputs = list(names)
         plan._program = Program(self.steps, self.constants, self.inputs, plan.outputs)
         return plan
 
-
-def _if_of(branches: Sequence[Plan], captured: Sequence[str]) -> Callable[..., Any]:
-    """An If as a function of its condition and the arrays ``captured``."""
-    places = [[captured.index(name) for name in branch.inputs] for branch in branches]
-
-    def run(condition: np.ndarray, *arrays: np.ndarray) -> Any:
-        taken = _truth(condition)
-        allowance = current()
-        before = allowance.taken
-        outputs = branches[taken].run([arrays[place] for place in places[taken]], allowance)
-        allowance.taken = before  # what is left of the branch is counted as the outputs of this node
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-    return run
-
-
-def _truth(condition: np.ndarray) -> bool:
-    if condition.size != 1:
-        raise ValueError(f"needs one truth value as its condition. Received the shape {condition.shape}")
-    return bool(condition.item())
+    def __deepcopy__(self, memo: dict) -> Plan:
+        """A plan never changes."""
+        return self
