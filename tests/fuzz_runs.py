@@ -1,8 +1,8 @@
 """Loads mutated model files, many in one process; run by test_fuzz_files: ``python fuzz_runs.py FOLDER KIND COUNT SEED``.
 
-An ONNX model is also run once. Prints one JSON line: outcomes, the longest time and the largest growth of memory. Anything but a
-model, a ValueError or an OSError that names the file ends the process with a traceback, as does a file that takes too long or too
-much memory.
+An ONNX model is also run, and run bound to its arrays. Prints one JSON line: outcomes, the longest time and the largest growth
+of memory. Anything but a model, a ValueError or an OSError that names the file ends the process with a traceback, as does a file
+that takes too long or too much memory.
 """
 
 from __future__ import annotations

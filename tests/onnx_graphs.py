@@ -58,4 +58,35 @@ def as_list(outputs):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-__all__ = ["FLOAT", "INT32", "INT64", "as_list", "helper", "load", "model", "numpy_helper", "one", "onnx", "reference", "value"]
+def free(name, rank, kind=FLOAT):
+    """A graph's input whose sizes are not said."""
+    return value(name, kind, [None] * rank)
+
+
+def through_plan(model, inputs):
+    """What the plan answers."""
+    ready_one, model._plan.ready = model._plan.ready, None
+    try:
+        return as_list(model(inputs))
+    finally:
+        model._plan.ready = ready_one
+
+
+def runs(model):
+    """How many actions the Bounds of a model have."""
+    return [len(kept.spare[0]._runs) for kept in model._plan.ready._kept.values() if kept.spare]
+
+
+def same(got, wanted):
+    """Asserts that a model's outputs are these arrays, bit for bit, and the caller's own."""
+    got = as_list(got)
+    assert len(got) == len(wanted)
+    for a, b in zip(got, wanted, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+        assert a.flags.owndata
+        assert a.flags.writeable
+
+
+__all__ = ["FLOAT", "INT32", "INT64", "as_list", "free", "helper", "load", "model", "numpy_helper", "one", "onnx", "reference"]
+__all__ += ["runs", "same", "through_plan", "value"]

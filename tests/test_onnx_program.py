@@ -11,7 +11,7 @@ import onnx_graphs as og
 
 from fastlstm import selector
 from fastlstm.backends import reference
-from fastlstm.models.onnx import ops_pad, ops_shape
+from fastlstm.models.onnx import ops_pad, ops_shape, ready
 
 RNG = np.random.default_rng(3)
 X = RNG.normal(size=(2, 3, 1, 4)).astype("f4")
@@ -79,6 +79,62 @@ def test_two_users_of_one_view():
     p, same = og.load(og.model(nodes, {"x": x}, ["p", "same"]))(x)
     np.testing.assert_allclose(p, x.T @ x, rtol=1e-6)
     np.testing.assert_array_equal(same, x)
+
+
+# -- copies that are left out ---------------------------------------------------------------------------------------------------
+def convolutions(*outputs):
+    """x [?,3,?] through Conv, Relu, Conv, a sum and Concat; outputs beside the last one."""
+    weights = {"v": RNG.normal(size=(4, 3, 3)).astype("f4"), "w": RNG.normal(size=(2, 4, 3)).astype("f4")}
+    nodes = [
+        NODE("Conv", ["x", "v"], ["a"], pads=[1, 1]),
+        NODE("Relu", ["a"], ["b"]),
+        NODE("Conv", ["b", "w"], ["c"], pads=[2, 0]),
+        NODE("Abs", ["c"], ["d"]),
+        NODE("Concat", ["d", "b", "one", "d"], ["y"], axis=1),
+    ]
+    return og.model(nodes, [og.free("x", 3)], ["y", *outputs], weights | {"one": np.ones((1, 1, 6), "f4")}), weights
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """The second call of each key is bound."""
+    monkeypatch.setattr(ready, "BOUND_AT", 2)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("outputs", [(), ("a",), ("b",), ("c", "d"), ("b", "d", "a")])
+def test_a_result_that_others_read_stays_where_it_is(outputs):
+    """Whether a result is written to where its copy was wanted or not, everybody finds it."""
+    proto, weights = convolutions(*outputs)
+    model = og.load(proto)
+    for _ in range(4):
+        x = RNG.normal(size=(1, 3, 6)).astype("f4")
+        got = og.as_list(model(x))
+        og.same(got, og.through_plan(model, x))
+        stages = dict(zip(("y", *outputs), got, strict=True))
+        padded = np.pad(x, ((0, 0), (0, 0), (1, 1))).astype("f8")
+        b = np.maximum(np.stack([(padded[0, :, k : k + 3] * weights["v"]).sum(axis=(1, 2)) for k in range(6)], -1), 0)
+        d = np.abs(np.stack([(np.pad(b, ((0, 0), (2, 0)))[:, k : k + 3] * weights["w"]).sum(axis=(1, 2)) for k in range(6)], -1))
+        np.testing.assert_allclose(stages["y"][0], np.concatenate([d, b, np.ones((1, 6)), d]), rtol=1e-5, atol=1e-5)
+        for name, wanted in {"b": b, "d": d}.items():
+            if name in stages:
+                np.testing.assert_allclose(stages[name][0], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_result_that_is_only_copied_is_written_there_at_once():
+    """Relu writes into the padded rows of the convolution behind it; b is in the sum of the other graph too."""
+    proto, _ = convolutions()
+    del proto.graph.node[3:]
+    proto.graph.output[0].name = "c"
+    model = og.load(proto)
+    for _ in range(2):
+        model(np.ones((1, 3, 6), "f4"))
+    assert og.runs(model) == [4]  # x into its rows, Conv, Relu, Conv
+    whole = og.load(convolutions()[0])
+    for _ in range(2):
+        whole(np.ones((1, 3, 6), "f4"))
+    assert og.runs(whole) == [4 + 1 + 1 + 3]  # the copy of b, Abs, three parts
 
 
 # -- the short way of an LSTM -----------------------------------------------------------------------------------------------
