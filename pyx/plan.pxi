@@ -1,7 +1,7 @@
 # plan.pxi: the short way into the kernels for a layer that is built: what does not change between calls is decided once.
 #
 # A CallPlan answers a call whose arrays are exactly what the kernels want, and returns None for any other (the caller then takes
-# the long way through fastlstm.layers.recurrent, which converts, checks and explains). A BoundCall is such a call with its arrays.
+# the long way through fastlstm.layers.recurrent, which converts, checks and explains). A BoundCall is a call with its arrays.
 
 cdef inline bint fits(object array, int typenum, int ndim) noexcept:
     """An ndarray (no subclass) of this type and rank, C-contiguous, aligned, native."""

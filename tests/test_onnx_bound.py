@@ -184,6 +184,17 @@ def test_a_condition_of_many_numbers_goes_through_the_plan(counted):
     assert len(counted) == 2 * 2  # two sizes, two values, the third call of each
 
 
+def test_numbers_that_say_where_a_view_begins(counted):
+    """A slice of an input's choice moves from call to call, though its shape stays."""
+    nodes = [NODE("Slice", ["x", "k", "l"], ["s"]), NODE("Neg", ["s"], ["y"])]
+    model = og.load(og.model(nodes, [og.free("x", 1), og.free("k", 1, og.INT64), og.free("l", 1, og.INT64)], ["y"]))
+    x = np.arange(9, dtype="f4")
+    for start in (0, 3, 5, 1, 7):
+        og.same(model([x, np.array([start]), np.array([start + 2])]), [-x[start : start + 2]])
+    assert len(counted) == 3
+    og.same(model([x, np.array([4]), np.array([9])]), [-x[4:]])
+
+
 # -- results that depend on more than shapes ------------------------------------------------------------------------------------
 def test_a_shape_that_depends_on_the_data(counted):
     """As long as it stays what it was a bound call answers, then the plan, and nothing is bound again."""

@@ -135,20 +135,17 @@ def without_copies(actions: Sequence[tuple[Action, Call]], kept: Iterable[np.nda
     """The actions, where a result that is only copied elsewhere is written there at once. ``kept``: arrays that others read."""
     left: dict[int, tuple[Action, Call]] = dict(enumerate(actions))
     touching = Counter(root(array) for array in kept)
-    first_read: dict[int, int] = {}
     makers: dict[int, int] = {}  # of an array, by its id
     for place, (action, _) in left.items():
         touching.update({root(array) for array in (*action.reads, *action.writes)})
-        for array in action.reads:
-            first_read.setdefault(root(array), place)
         if action.moved is not None:
             makers[id(action.writes[0])] = place
     for place, (copying, _) in enumerate(actions):
         target, source = copying.writes[0], copying.copied
         if source is None or (maker := makers.get(id(source))) is None:
             continue
-        # Nobody but its maker and this copy knows what is copied, and where it goes nobody looks before.
-        if maker < place and touching[root(source)] == 2 and first_read.get(root(target), place) >= place:
+        # Nobody but its maker and this copy knows what is copied, and where it goes nobody looks before: the node made it.
+        if maker < place and touching[root(source)] == 2:
             action, call = left[maker]
             assert action.moved is not None
             left[maker], makers[id(target)] = (action.moved(target), call), maker
