@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import pickle
+import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +157,27 @@ def test_a_sample_does_not_depend_on_its_batch():
     whole = model(x)
     for n in range(9):
         np.testing.assert_array_equal(model(x[:, n : n + 1]), whole[:, n : n + 1])
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))], ids=["copy", "pickle"])
+def test_a_copy_and_a_pickle_answer_alike(copied):
+    """Also of a model whose calls are bound by now."""
+    model, x = og.load(network()), RNG.normal(size=(3, 2, 3)).astype("f4")
+    for _ in range(12):
+        want = model(x)
+    again = copied(model)
+    assert [tuple(info) for info in again.inputs] == [tuple(info) for info in model.inputs]
+    for _ in range(12):
+        np.testing.assert_array_equal(again(x), want)
+
+
+def test_an_array_on_a_gpu_is_refused(monkeypatch):
+    class OnGpu:
+        pass
+
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(ndarray=OnGpu))
+    with pytest.raises(TypeError, match=r"input 'x' lies on a GPU.*cupy\.asnumpy"):
+        og.load(network())(OnGpu())
 
 
 def test_batch_size_is_refused():

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ... import devices
 from ...arrays import cast
 from ...io.onnx_file import OnnxFile, ValueInfo, read_onnx
 from ...tables import printable, shape_text, table
@@ -32,10 +33,12 @@ class OnnxModel:
 
     Call: ``model(x)`` with an array, a list of arrays in the order of ``inputs``, or a dict {name: array}; returns an array, or a
     list of arrays where there are several outputs. Calls keep nothing, and several threads may call at once.
-    ValueError, naming the file and all that is not supported with node and operator, for a graph that cannot be run.
+    A copy and a pickle are made of what was in the file. ValueError, naming the file and all that is not supported with node and
+    operator, for a graph that cannot be run.
     """
 
     def __init__(self, file: OnnxFile):
+        self._source = file
         checked, problems = check(file)
         self.weights = list(file.graph.constants.values())
         # The weights may lie in other files, and in a branch of an If.
@@ -56,6 +59,9 @@ class OnnxModel:
         self._doors = [_Door(info) for info in self.inputs]
         dtypes = [np.dtype(info.dtype) for info in self.inputs]
         self._plan.ready = Ready(self._plan, dtypes, deciding(self._plan, dtypes), self._held)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnnxModel, (self._source,)
 
     def __call__(self, inputs: Any) -> Any:
         """Runs the graph.
@@ -191,7 +197,10 @@ class _Door:
         return array if exact and flags.c_contiguous and flags.aligned else cast(array, self._dtype)
 
     def _array(self, value: Any) -> np.ndarray:
-        array, name = np.asarray(value), self._info.name
+        name = self._info.name
+        if devices.is_on_gpu(value):
+            raise TypeError(f"The input {name!r} lies on a GPU, and graphs of ONNX files run on the CPU: pass cupy.asnumpy(x)")
+        array = np.asarray(value)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"The input {name!r} must be an array of numbers. Received: dtype={array.dtype}")
         if array.dtype != self._dtype and not np.can_cast(array.dtype, self._dtype, "same_kind"):
