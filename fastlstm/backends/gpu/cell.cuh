@@ -16,16 +16,17 @@ struct cell_io {
   int zero_output, activation, recurrent_activation, rounding;
 };
 
-/* What a step finds for unit u of row m. Looked up before the products are made, so that the loads are on their way meanwhile. */
+/* What a step finds for unit u of row m, as it was loaded: a processor goes on behind a load until somebody computes with it. So it is
+ * looked up before the products are made, and nothing is computed with it until they are there. */
 struct cell_before {
   real c, h, output; /* h and output: where a mask is given */
   int m, u, sample;
-  bool counts; /* the mask's value */
+  unsigned char counts; /* the mask's value */
 };
 
 FL_INLINE cell_before look_up(const cell_io &io, int m, int u) {
   const size_t at = (size_t)m * io.units + u;
-  cell_before before = {io.c_in[at], 0, 0, m, u, m / io.sample_rows, true};
+  cell_before before = {io.c_in[at], 0, 0, m, u, m / io.sample_rows, 1};
   if (io.mask) {
     before.counts = io.mask[before.sample];
     before.h = io.h_in[at];
@@ -61,7 +62,7 @@ struct back_io {
   real *dh, *dc, *doutput;         /* [M,U] cotangents behind the step in, of what the step hands on unchanged out */
   real *dz;                        /* [M,4,U] out */
   const unsigned char *mask;       /* [N] of this step, or NULL */
-  const unsigned char *mask_after; /* [N] of the step behind, or NULL: where 0, dh counts and not dh_product */
+  const unsigned char *mask_after; /* [N] of the step behind, or NULL: where 0, dh counts and not the product */
   long long dy_stride;
   int rows, units, sample_rows;
   int zero_output, activation, recurrent_activation;
@@ -69,23 +70,19 @@ struct back_io {
 
 /* What a step back finds for unit u of row m; as cell_before. */
 struct back_before {
-  real gates[4], c_before, c, dh, dc, doutput;
+  real gates[4], c_before, c, dh, dc, doutput, dy;
   int m, u, sample;
-  bool counts, counts_after; /* values of the two masks */
+  unsigned char counts, counts_after; /* values of the two masks */
 };
 
 FL_INLINE back_before look_up_back(const back_io &io, int m, int u) {
   const size_t row = m, at = row * io.units + u;
-  back_before before = {{0, 0, 0, 0}, 0, 0, io.dh[at], io.dc[at], io.doutput[at], m, u, m / io.sample_rows, true, true};
+  back_before before = {
+      {0, 0, 0, 0}, io.c_before[at], io.c[at], io.dh[at], io.dc[at], io.doutput[at], 0, m, u, m / io.sample_rows, 1, 1};
   if (io.mask) before.counts = io.mask[before.sample];
   if (io.mask_after) before.counts_after = io.mask_after[before.sample];
-  if (io.dy)
-    before.doutput += io.dy[before.sample * io.dy_stride + (row - (size_t)before.sample * io.sample_rows) * io.units + u];
-  if (before.counts) {
-    before.c_before = io.c_before[at];
-    before.c = io.c[at];
-    for (int g = 0; g < 4; g++) before.gates[g] = io.gates[(row * 4 + g) * io.units + u];
-  }
+  if (io.dy) before.dy = io.dy[before.sample * io.dy_stride + (row - (size_t)before.sample * io.sample_rows) * io.units + u];
+  for (int g = 0; g < 4; g++) before.gates[g] = io.gates[(row * 4 + g) * io.units + u];
   return before;
 }
 
@@ -93,14 +90,13 @@ FL_INLINE back_before look_up_back(const back_io &io, int m, int u) {
 FL_INLINE void finish_back(const back_io &io, const back_before &before, bool has_product, real product, real dz[4]) {
   const size_t row = before.m, at = row * io.units + before.u;
   const real dh = has_product && before.counts_after ? product : before.dh;
-  real dc = before.dc, doutput = io.zero_output ? 0 : before.doutput;
+  real dc = before.dc, doutput = before.doutput + before.dy;
   for (int g = 0; g < 4; g++) dz[g] = 0;
   if (before.counts) {
     const int kind = io.activation == FL_ACT_TANH && io.recurrent_activation == FL_ACT_SIGMOID;
-    FL(cell_back)(kind, io.activation, io.recurrent_activation, before.gates, before.c_before, before.c, dh + before.doutput, &dc,
-                  dz);
-    doutput = 0;
+    FL(cell_back)(kind, io.activation, io.recurrent_activation, before.gates, before.c_before, before.c, dh + doutput, &dc, dz);
   }
+  if (before.counts || io.zero_output) doutput = 0;
   io.dh[at] = dh;
   io.dc[at] = dc;
   io.doutput[at] = doutput;

@@ -15,6 +15,14 @@ struct sequence_io {
   int x_pitch;
 };
 
+/* bias [2^quad_bits] = the block's units'; zeros where there is none. */
+FL_INLINE void load_bias(const sequence_io &io, quad *bias) {
+  for (int i = threadIdx.x; i < 4 << io.tiles.quad_bits; i += blockDim.x) {
+    const int u = (blockIdx.x << io.tiles.quad_bits) + i / 4;
+    bias[i / 4].of[i % 4] = io.bias && u < io.cell.units ? io.bias[i % 4 * io.cell.units + u] : 0;
+  }
+}
+
 /* A cell that this thread finishes: what it needs beside the products, on its way while they are made. */
 struct cell_ahead {
   real z[4];
@@ -35,22 +43,23 @@ FL_INLINE void look_ahead(const sequence_io &io, const cell_io &cell, const work
     ahead[j].before = look_up(cell, m, u);
     FL_UNROLL
     for (int g = 0; g < 4; g++) {
-      const size_t column = (size_t)g * cell.units + u;
-      ahead[j].z[g] = io.bias ? io.bias[column] : 0;
-      if (io.z) ahead[j].z[g] += io.z[((size_t)step * cell.rows + m) * 4 * cell.units + column];
+      ahead[j].z[g] = io.z ? io.z[(((size_t)step * cell.rows + m) * 4 + g) * cell.units + u] : 0;
     }
   }
 }
 
-/* row_zero: where row 0 of all groups would stand among the group's rows in `exchange`. */
+/* bias: of the block's units; row_zero: where row 0 of all groups would stand among the group's rows in `exchange`. */
 template <int ROWS>
-FL_INLINE void finish_tile(const sequence_io &io, const cell_io &cell, const worker &me, const real *parts, real *row_zero,
-                           cell_ahead ahead[ROWS]) {
+FL_INLINE void finish_tile(const sequence_io &io, const cell_io &cell, const worker &me, const quad *bias, const real *parts,
+                           real *row_zero, cell_ahead ahead[ROWS]) {
   const int cells = me.threads * ROWS, slices = part_count(me);
   FL_UNROLL
   for (int j = 0; j < ROWS; j++) {
     if (!ahead[j].mine) continue;
-    const quad *part = (const quad *)parts + threadIdx.x + j * blockDim.x;
+    const int number = threadIdx.x + j * blockDim.x;
+    const quad *part = (const quad *)parts + number, first = bias[number & ((1 << io.tiles.quad_bits) - 1)];
+    FL_UNROLL
+    for (int g = 0; g < 4; g++) ahead[j].z[g] += first.of[g];
     for (int slice = 0; slice < slices; slice++) {
       const quad sums = part[slice * cells];
       FL_UNROLL
@@ -74,7 +83,7 @@ FL_INLINE cell_io cell_of_step(const sequence_io &io, int t) {
   return cell;
 }
 
-/* shared: weights (of the recurrent kernel, then of the kernel; or of a slab), then two slabs, in whose place the parts stand later. */
+/* shared: the bias, weights (of the recurrent kernel, then of the kernel; or of a slab), two slabs, in whose place the parts stand later. */
 template <int ROWS, int TAPS, bool STREAMED>
 FL_INLINE void run_sequence(const sequence_io &io) {
   FL_SHARED(shared);
@@ -82,10 +91,12 @@ FL_INLINE void run_sequence(const sequence_io &io) {
   const worker me = worker_of<ROWS>(tiles);
   const int h_rows = io.recurrent_kernel.channels * tiles.taps, x_rows = io.kernel.channels * tiles.taps;
   const int kept = STREAMED ? tiles.slab * tiles.taps : h_rows + x_rows;
-  quad *weights = (quad *)shared, *x_weights = STREAMED ? weights : weights + ((size_t)h_rows << tiles.quad_bits);
+  quad *bias = (quad *)shared, *weights = bias + (1 << tiles.quad_bits),
+       *x_weights = STREAMED ? weights : weights + ((size_t)h_rows << tiles.quad_bits);
   real *slabs = (real *)(weights + ((size_t)kept << tiles.quad_bits));
   const size_t group_h = (size_t)io.recurrent_kernel.channels * tiles.pitch, group_x = (size_t)io.kernel.channels * io.x_pitch;
   int turn = 0;
+  load_bias(io, bias);
   if (!STREAMED) {
     load_weights(tiles, io.recurrent_kernel, 0, h_rows, weights);
     load_weights(tiles, io.kernel, 0, x_rows, x_weights);
@@ -108,7 +119,7 @@ FL_INLINE void run_sequence(const sequence_io &io) {
       multiply<ROWS, TAPS, STREAMED>(tiles, me, before + group * group_h + row, tiles.pitch, io.recurrent_kernel, weights, slabs,
                                      &turn, sums);
       store_parts<ROWS>(tiles, me, sums, slabs);
-      finish_tile<ROWS>(io, cell, me, slabs, after + group * group_h + tiles.pad - group * tiles.group_rows, ahead);
+      finish_tile<ROWS>(io, cell, me, bias, slabs, after + group * group_h + tiles.pad - group * tiles.group_rows, ahead);
       tell_others(tiles, number);
     }
   }

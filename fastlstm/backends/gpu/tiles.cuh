@@ -2,8 +2,8 @@
  *
  * Rows come in groups that share nothing: a sample of a ConvLSTM1D, some samples of an LSTM (one tap). A group is cut into tiles.
  * Grid: (blocks of columns, tiles). Where a launch is more than one step it is cooperative, so that all blocks are resident and the
- * waiting ends. A block takes the tiles blockIdx.y, blockIdx.y + gridDim.y … in turn. Columns come in quads: the gates of a unit, or four units. In a tile a thread
- * sums one quad of ROWS rows over a slice of the channels; then the sums of the slices are put together.
+ * waiting ends. A block takes the tiles blockIdx.y, blockIdx.y + gridDim.y … in turn. Columns come in quads: the gates of a unit, or
+ * four units. In a tile a thread sums one quad of ROWS rows over a slice of the channels; then the slices are put together.
  *
  * A block's weights stand in shared memory from the first step to the last, or, STREAMED, a slab of them at a time.
  *

@@ -169,13 +169,13 @@ def _sized(
     slab_pitch = _rounded(tile_rows + taps - 1)
     slab = min(max(work.channels, work.x_channels), PIECES * threads // (slab_pitch * itemsize // PIECE))
     parts = max(1, threads // max(one, WARP)) * one * rows_of(name) * 4
-    a_channel, room = taps * 4 << quad_bits, device.shared // itemsize
+    a_channel, bias, room = taps * 4 << quad_bits, 4 << quad_bits, device.shared // itemsize
     if name.startswith("streamed"):
-        slab = min(slab, (room - parts) // (a_channel + 2 * slab_pitch))
+        slab = min(slab, (room - bias - parts) // (a_channel + 2 * slab_pitch))
         kept = slab * a_channel
     else:
         kept = (work.channels + work.x_channels) * a_channel
-    reals = kept + max(2 * slab * slab_pitch, parts)
+    reals = bias + kept + max(2 * slab * slab_pitch, parts)
     if slab < 1 or reals > room:
         return None
     sizes = Tiles(
