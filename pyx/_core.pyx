@@ -18,6 +18,7 @@ cnp.import_array()
 
 cdef extern from "fastlstm/arguments.h":
     enum: FL_ACT_ELEMENTWISE, FL_ACT_COUNT
+    enum: FL_DOTS, FL_DOTS_OF_GROUPS
 
     ctypedef struct fl_layout:
         ptrdiff_t columns
@@ -99,10 +100,12 @@ cdef extern from "fastlstm/arguments.h":
         void *dz
         const ptrdiff_t *dz_row
         ptrdiff_t dz_depth
+        int by_blocks
         int activation, recurrent_activation
 
     ctypedef struct fl_outer:
         ptrdiff_t units, count, depth, pitch, panel_depth, gate_step
+        int by_blocks
         const void *columns
         const void *panel
         void *z
@@ -136,7 +139,7 @@ cdef extern from "fastlstm/arguments.h":
         void (*step_gated)(const fl_step *) noexcept nogil
         void (*outer_gated)(const fl_outer *) noexcept nogil
         void (*scale)(void *out, const void *a, const void *b, ptrdiff_t n, int adds) noexcept nogil
-        void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) noexcept nogil
+        void (*sum_panel)(const void *panel, ptrdiff_t units, int by_blocks, ptrdiff_t depth, void *sums) noexcept nogil
         void (*add)(void *a, const void *b, ptrdiff_t n) noexcept nogil
         void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel,
                            const void *bias, void *weights, void *lane_bias) noexcept nogil

@@ -26,7 +26,8 @@ cdef struct Backward:
     char *dbias                         # [4F], or NULL
     const char **h_panel                # transposed recurrent_kernel [blocks,K,4,W] x [F], or four of [blocks,K,W] (h_scales)
     const char **x_panel                # transposed kernel by phase [blocks,taps,4,W] x [C], or four of each (x_scales)
-    bint padded_h, padded_x, dots_x     # how the panels are laid out (fl_layout)
+    bint padded_h, padded_x             # how the panels are laid out (fl_layout)
+    int dots_x
     const char *no_bias                 # a bias panel of zeros, as wide as F and C need
     Py_ssize_t steps                    # of a block
     Py_ssize_t L, Q                     # see above
@@ -69,23 +70,28 @@ cdef inline Py_ssize_t lanes_used(const Sequence *s) noexcept nogil:
     return min(s.F, <Py_ssize_t> s.kernels.lanes)
 
 
-cdef void read_windows(const Sequence *s, fl_product *p, Py_ssize_t taps, Py_ssize_t dilation, bint gated,
+cdef void read_windows(const Sequence *s, fl_product *p, Py_ssize_t taps, Py_ssize_t dilation, bint gated, int dots,
                        Py_ssize_t depth) noexcept nogil:
     """Sets how a product reads its windows of dz: ``taps`` rows of all four gates, or of one where ``gated``.
 
-    ``depth``: rows of a block of dz."""
-    cdef Py_ssize_t W = s.kernels.lanes, used = lanes_used(s), blocks = unit_blocks(s)
-    p.groups, p.group_step = blocks, depth * 4 * W
+    ``dots``: as in fl_layout; ``depth``: rows of a block of dz."""
+    cdef Py_ssize_t W = s.kernels.lanes, used = W if dots else lanes_used(s), blocks = unit_blocks(s)
     if gated:
+        p.groups, p.group_step = blocks, depth * 4 * W
         p.runs, p.length, p.step = taps, used, dilation * 4 * W
-    elif used < W:  # one block: its vectors are the runs, the taps the groups
-        p.groups, p.group_step = taps, dilation * 4 * W
-        p.runs, p.length, p.step = 4, used, W
-    elif dilation == 1:
-        p.runs, p.length, p.step = 1, taps * 4 * W, 0
     else:
-        p.runs, p.length, p.step = taps, 4 * W, dilation * 4 * W
+        p.groups, p.group_step = taps, dilation * 4 * W
+        p.runs, p.length, p.step = blocks, 4 * W, depth * 4 * W
+        if used < W:  # one block: its vectors are the runs
+            p.runs, p.length, p.step = 4, used, W
+        elif blocks == 1 and dilation == 1 and not dots:
+            p.groups, p.length = 1, taps * 4 * W
     p.depth = blocks * taps * used * (1 if gated else 4)
+
+
+cdef inline bint goes_by_blocks(const Sequence *s) noexcept nogil:
+    """How the vectors stand in a row of dz (gate_backward.h): products with a gate each want them so."""
+    return s.x_scales != NULL or s.h_scales != NULL
 
 
 cdef void plan_back(const Sequence *s, Backward *b) noexcept nogil:
@@ -234,6 +240,7 @@ cdef void weight_gradient(const Backward *b, const BackRoom *room, const char *r
     cdef fl_outer p
     if first >= end:
         return
+    p.by_blocks = goes_by_blocks(s)
     p.units, p.count, p.pitch, p.panel_depth, p.gate_step = s.F, end - first, count, depth, gate_step
     p.z = out + first * 4 * s.F * size
     while at < depth:
@@ -258,7 +265,7 @@ cdef void input_gradient(const Backward *b, const BackRoom *room, Py_ssize_t fir
         pr.layout.columns, pr.layout.dots = s.C, b.dots_x
         pr.rows, pr.z_offset, pr.init = room.all_rows, room.wide_out, b.no_bias
         pr.x.offset = room.wide
-        read_windows(s, &pr.x, taps, s.dilation, s.x_scales != NULL, depth)
+        read_windows(s, &pr.x, taps, s.dilation, s.x_scales != NULL, b.dots_x, depth)
         pr.x.padded = b.padded_x
         for k in range(steps):
             for n in range(room.first, room.end):
@@ -315,7 +322,7 @@ cdef void weight_gradients(const Backward *b, const BackRoom *room, Py_ssize_t f
                         b.dkernel + k * s.C * 4 * s.F * size, before + s.F)
         before += s.F + s.C
     if b.dbias != NULL and room.share == room.shares - 1:
-        s.kernels.sum_panel(room.dz, s.F, depth, b.dbias)
+        s.kernels.sum_panel(room.dz, s.F, goes_by_blocks(s), depth, b.dbias)
 
 
 cdef void run_back(const Backward *b, const BackRoom *room, void (*meet)(void *) noexcept nogil) noexcept nogil:
@@ -330,7 +337,7 @@ cdef void run_back(const Backward *b, const BackRoom *room, void (*meet)(void *)
     memset(&st, 0, sizeof(st))
     st.units, st.gates_rows, st.c_offset, st.dz_row = s.F, s.N * s.S, room.state_offset, room.dz_row
     st.dh, st.dc, st.dy_step = b.dh, b.dc, s.S * s.F if s.return_sequences else 0
-    st.activation, st.recurrent_activation = s.activation, s.recurrent_activation
+    st.activation, st.recurrent_activation, st.by_blocks = s.activation, s.recurrent_activation, goes_by_blocks(s)
     memset(&p, 0, sizeof(p))
     p.layout.columns, p.init, p.z, p.z_offset = s.F, b.no_bias, b.dh, room.state_offset
     p.x.offset, p.x.padded = room.window, b.padded_h
@@ -340,7 +347,7 @@ cdef void run_back(const Backward *b, const BackRoom *room, void (*meet)(void *)
         if depth != steps * s.N * b.Q:  # the halo rows move with the depth
             depth = steps * s.N * b.Q
             st.dz_depth = depth
-            read_windows(s, &p.x, s.K, 1, s.h_scales != NULL, depth)
+            read_windows(s, &p.x, s.K, 1, s.h_scales != NULL, 0, depth)
             if room.share == 0:
                 memset(room.dz, 0, blocks * depth * vectors * size)
             if meet != NULL:

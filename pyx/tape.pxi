@@ -179,7 +179,7 @@ cdef tuple pulled(Tape tape, BackwardPanels panels, dy, dh, dc, bint inputs):
     b.dh, b.dc, b.dx = data(dh0), data(dc0), data(dx) if inputs else NULL
     b.dkernel, b.drecurrent, b.dbias = data(dkernel), data(drecurrent), NULL if dbias is None else data(dbias)
     b.h_panel, b.x_panel, b.no_bias = panels.h_panel, panels.x_panel, panels.no_bias
-    b.padded_h, b.padded_x, b.dots_x = panels.padded_h, panels.padded_x, sums_by_dots(weights, weights.channels)
+    b.padded_h, b.padded_x, b.dots_x = panels.padded_h, panels.padded_x, panels.dots_x
     plan_back(b.s, &b)
     choose_back_team(&b, &back)
     workspace = weights.take(plan_back_team(&back, NULL))

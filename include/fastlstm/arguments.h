@@ -55,7 +55,9 @@ enum fl_rounding { FL_ROUND_NONE = 0, FL_ROUND_FLOAT16, FL_ROUND_BFLOAT16 };
    gates = 0: [P,n] with columns = n, block b holds columns 4*b*W….
    padded = 1 (vectors of 64 bytes only): 64 bytes are left free behind each row of a block, which some processors fetch faster. */
 /* dots = 1 (plain matrices of few columns): the panel is [n][P], a column after the other, and a product sums along vectors of P, which must
-   divide by the lanes in every run. Its sums are not the chains of the other layouts. */
+   divide by the lanes in every run. Its sums are not the chains of the other layouts. FL_DOTS_OF_GROUPS: the rows are rows of dz in groups
+   (gate_backward.h); a group of the product is a tap, a run a block of 4W; the sums are the same on every instruction set. */
+enum { FL_DOTS = 1, FL_DOTS_OF_GROUPS = 2 };
 typedef struct {
   ptrdiff_t columns;
   int gates, padded, dots;
@@ -148,6 +150,7 @@ typedef struct {
   void *dz;          /* out: panel [blocks][dz_depth][4][W]; row r's vectors stand at dz_row[r] of each block */
   const ptrdiff_t *dz_row;
   ptrdiff_t dz_depth;
+  int by_blocks; /* the order of the vectors in a row of dz: see gate_backward.h */
   int activation, recurrent_activation;
 } fl_step_back;
 
@@ -170,6 +173,7 @@ typedef struct {
 typedef struct {
   ptrdiff_t units, count, depth, pitch, panel_depth;
   ptrdiff_t gate_step; /* for outer_gated: where the next gate's copy of the columns begins */
+  int by_blocks;       /* as in fl_step_back; outer_gated takes the panel so in any case */
   const void *columns, *panel;
   void *z;
 } fl_outer;
@@ -188,7 +192,7 @@ typedef struct {
   void (*step_gated)(const fl_step *);
   void (*outer_gated)(const fl_outer *);
   void (*scale)(void *out, const void *a, const void *b, ptrdiff_t n, int adds); /* out = a*b, or out += a*b */
-  void (*sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth,
+  void (*sum_panel)(const void *panel, ptrdiff_t units, int by_blocks, ptrdiff_t depth,
                     void *sums);                    /* sums [4U] += rows of [blocks][depth][4][W] */
   void (*add)(void *a, const void *b, ptrdiff_t n); /* a += b */
   void (*pack_lanes)(ptrdiff_t features, ptrdiff_t units, const void *kernel, const void *recurrent_kernel, const void *bias,

@@ -8,13 +8,15 @@
  */
 
 /* Rows of dz that a block should have; depth of one pass of the weight gradients' product; columns up to which dx sums along
-   vectors. */
+   vectors, from so many units a column on. */
 #undef FL_BACK_ROWS
 #undef FL_BACK_DEPTH
 #undef FL_DOT_COLUMNS
+#undef FL_DOT_UNITS
 #define FL_BACK_ROWS 256
 #define FL_BACK_DEPTH 256
 #define FL_DOT_COLUMNS 4
+#define FL_DOT_UNITS 4
 
 typedef struct {
   FL(sequences) s; /* sizes, x, mask, tape */
@@ -35,40 +37,43 @@ typedef struct {
 } FL(backward);
 
 /* ---- transposed weights --------------------------------------------------------------------------------------------- */
-FL_INLINE ptrdiff_t FL(lanes_used)(const fl_shape *s) { return s->F < FL_W ? s->F : FL_W; }
-FL_INLINE ptrdiff_t FL(back_depth)(const fl_shape *s) { return fl_ceil(s->F, FL_W) * 4 * FL(lanes_used)(s); }
+FL_INLINE ptrdiff_t FL(back_lanes)(const fl_shape *s, int dots) { return s->F < FL_W && !dots ? s->F : FL_W; }
+FL_INLINE ptrdiff_t FL(back_depth)(const fl_shape *s, int dots) { return fl_ceil(s->F, FL_W) * 4 * FL(back_lanes)(s, dots); }
 
 FL_INLINE fl_layout FL(back_layout)(const fl_shape *s, ptrdiff_t columns, int of_x) {
-  fl_layout layout = {columns, 0, 0, of_x && columns <= FL_DOT_COLUMNS && s->F >= FL_W};
-  if (columns > 2 * FL_W) layout.padded = FL(gains_by_gaps)(&layout, FL(back_depth)(s));
+  const int dots = of_x && columns <= FL_DOT_COLUMNS && s->F >= FL_DOT_UNITS * columns;
+  fl_layout layout = {columns, 0, 0, dots ? FL_DOTS_OF_GROUPS : 0};
+  if (columns > 2 * FL_W) layout.padded = FL(gains_by_gaps)(&layout, FL(back_depth)(s, 0));
   return layout;
 }
 
 FL_STATIC ptrdiff_t FL(cut_back_weights)(const fl_shape *shape, const void *memory, FL(backward) * b) {
-  const ptrdiff_t size = (ptrdiff_t)sizeof(real), depth = FL(back_depth)(shape);
+  const ptrdiff_t size = (ptrdiff_t)sizeof(real);
   const fl_layout widest = {shape->F > shape->C ? shape->F : shape->C, 0, 0, 0};
   void *base = (void *)(uintptr_t)memory;
   ptrdiff_t at = 0;
   b->h_layout = FL(back_layout)(shape, shape->F, 0);
   b->x_layout = FL(back_layout)(shape, shape->C, 1);
-  b->h_panel = (const real *)fl_part(base, &at, FL(panel_size)(&b->h_layout, depth) * size);
-  b->x_panel = (const real *)fl_part(base, &at, FL(panel_size)(&b->x_layout, depth) * size);
+  b->h_panel = (const real *)fl_part(base, &at, FL(panel_size)(&b->h_layout, FL(back_depth)(shape, b->h_layout.dots)) * size);
+  b->x_panel = (const real *)fl_part(base, &at, FL(panel_size)(&b->x_layout, FL(back_depth)(shape, b->x_layout.dots)) * size);
   b->no_bias = (const real *)fl_part(base, &at, FL(panel_size)(&widest, 1) * size);
   return at;
 }
 
-/* Number `column` of row p of the transposed matrix: rows stand in the order of a row of dz, [blocks][4][lanes used]. */
-FL_INLINE real FL(transposed)(const fl_shape *s, const real *kernel, ptrdiff_t p, ptrdiff_t column) {
-  const ptrdiff_t used = FL(lanes_used)(s), unit = p / (4 * used) * used + p % used, gate = p / used % 4;
+/* Number `column` of row p of the transposed matrix: rows stand in the order of a row of dz, of whose vectors `used` lanes count. */
+FL_INLINE real FL(transposed)(const fl_shape *s, ptrdiff_t used, const real *kernel, ptrdiff_t p, ptrdiff_t column) {
+  ptrdiff_t group, at;
+  const ptrdiff_t together = FL(dz_group)(s->F, 0, p / (4 * used), &group);
+  const ptrdiff_t gate = FL(dz_gate)(p / used - 4 * group, together, &at), unit = (group + at) * FL_W + p % used;
   return unit < s->F ? kernel[column * 4 * s->F + gate * s->F + unit] : 0;
 }
 
 /* As pack() of gate_panel.h, of kernel [columns,4U] transposed. */
 FL_STATIC void FL(pack_transposed)(const fl_shape *s, const fl_layout *layout, const real *kernel, real *out) {
-  const ptrdiff_t depth = FL(back_depth)(s);
+  const ptrdiff_t depth = FL(back_depth)(s, layout->dots), used = FL(back_lanes)(s, layout->dots);
   const int vectors = FL(vectors)(layout);
   if (layout->dots) {
-    for (ptrdiff_t k = 0; k < layout->columns * depth; k++) out[k] = FL(transposed)(s, kernel, k % depth, k / depth);
+    for (ptrdiff_t k = 0; k < layout->columns * depth; k++) out[k] = FL(transposed)(s, used, kernel, k % depth, k / depth);
     return;
   }
   for (ptrdiff_t block = 0; block < FL(blocks)(layout); block++)
@@ -76,7 +81,7 @@ FL_STATIC void FL(pack_transposed)(const fl_shape *s, const fl_layout *layout, c
       for (int v = 0; v < vectors; v++, out += FL_W) {
         v_store(out, v_set(0));
         for (ptrdiff_t k = 0; k < FL(lanes)(layout, block, v); k++)
-          out[k] = FL(transposed)(s, kernel, p, FL(column)(layout, block, v) + k);
+          out[k] = FL(transposed)(s, used, kernel, p, FL(column)(layout, block, v) + k);
       }
       for (ptrdiff_t k = FL(pitch)(vectors, layout->padded) - vectors * FL_W; k > 0; k--) *out++ = 0;
     }
@@ -120,14 +125,14 @@ FL_STATIC void FL(lay_out_back)(const FL(backward) * b) {
 }
 
 /* How a product reads rows of dz, in a panel of `depth` rows. */
-FL_STATIC void FL(read_dz)(const fl_shape *s, fl_product *p, ptrdiff_t depth) {
-  const ptrdiff_t used = FL(lanes_used)(s);
-  p->groups = fl_ceil(s->F, FL_W);
-  p->group_step = depth * 4 * FL_W;
-  p->runs = used < FL_W ? 4 : 1; /* a block that is not full: its vectors are the runs */
+FL_STATIC void FL(read_dz)(const fl_shape *s, fl_product *p, ptrdiff_t depth, int dots) {
+  const ptrdiff_t used = FL(back_lanes)(s, dots);
+  p->groups = 1;
+  p->group_step = 0;
+  p->runs = used < FL_W ? 4 : fl_ceil(s->F, FL_W); /* a block that is not full: its vectors are the runs */
   p->length = used < FL_W ? used : 4 * FL_W;
-  p->step = FL_W;
-  p->depth = FL(back_depth)(s);
+  p->step = used < FL_W ? FL_W : depth * 4 * FL_W;
+  p->depth = FL(back_depth)(s, dots);
 }
 
 /* ---- one step back -------------------------------------------------------------------------------------------------- */
@@ -235,7 +240,7 @@ FL_STATIC void FL(input_gradient)(const FL(backward) * b, ptrdiff_t first, ptrdi
   p.x.base = b->dz;
   p.x.offset = b->window;
   p.x.padded = b->x_layout.padded;
-  FL(read_dz)(s->shape, &p.x, p.count);
+  FL(read_dz)(s->shape, &p.x, p.count, p.layout.dots);
   for (ptrdiff_t k = 0; k < steps; k++)
     for (ptrdiff_t n = 0; n < s->N; n++) b->dx_offset[k * s->N + n] = (n * s->T + FL(time_of)(s, first + k)) * s->shape->C;
   FL(project)(&p);
@@ -268,13 +273,13 @@ FL_STATIC void FL(run_back)(const FL(backward) * b) {
   for (ptrdiff_t first = (s->T - 1) / b->steps * b->steps; first >= 0; first -= b->steps) {
     const ptrdiff_t steps = s->T - first < b->steps ? s->T - first : b->steps;
     st.dz_depth = steps * s->N;
-    FL(read_dz)(s->shape, &p.x, st.dz_depth);
+    FL(read_dz)(s->shape, &p.x, st.dz_depth, 0);
     for (ptrdiff_t k = steps - 1; k >= 0; k--) FL(back_step)(b, &st, &p, first + k, k);
     FL(gather_block)(b, first, steps);
     if (b->g->dx) FL(input_gradient)(b, first, steps);
     const real *h_rows = s->mask ? b->h_rows : s->tape_h + first * s->N * F;
     if (b->g->drecurrent_kernel) FL(weight_gradient)(b, h_rows, F, st.dz_depth, b->g->drecurrent_kernel);
     if (b->g->dkernel) FL(weight_gradient)(b, b->x_rows, s->shape->C, st.dz_depth, b->g->dkernel);
-    if (b->g->dbias) FL(sum_panel)(b->dz, F, st.dz_depth, b->g->dbias);
+    if (b->g->dbias) FL(sum_panel)(b->dz, F, 0, st.dz_depth, b->g->dbias);
   }
 }

@@ -4,7 +4,39 @@
  * [blocks][depth][4][W], depth = the rows of a block of time steps. That one layout serves all products that follow: with the
  * transposed kernels by project() of gate_project.h (a row of dz is a run of 4W in each block), and as the packed matrix itself by
  * outer() for the weight gradients. Padded lanes are stored as 0.
+ *
+ * Which vector stands where: a group of FL_GROUP blocks (64 bytes of units; the last may have fewer) holds all its vectors of the
+ * first gate, then all of the next. The products along a row of dz so take gates and units in one order, whatever FL_W, and
+ * dh and dx have the same bits on every instruction set. by_blocks, for gates with dropout masks of their own, where each gate is read
+ * by itself: the four vectors of a block side by side.
  */
+
+/* The group of block `block`: its first block, and how many it has. */
+FL_INLINE ptrdiff_t FL(dz_group)(ptrdiff_t units, int by_blocks, ptrdiff_t block, ptrdiff_t *first) {
+  *first = block;
+  if (FL_GROUP == 1 || by_blocks) return 1;
+  *first -= block & (FL_GROUP - 1);
+  const ptrdiff_t left = (units + FL_W - 1) / FL_W - *first;
+  return left < FL_GROUP ? left : FL_GROUP;
+}
+/* The gate of vector `number` of a group of `together` blocks, and, at, whose of its blocks it is. */
+FL_INLINE ptrdiff_t FL(dz_gate)(ptrdiff_t number, ptrdiff_t together, ptrdiff_t *at) {
+  ptrdiff_t gate = 0;
+  if (together == FL_GROUP) {
+    *at = number & (FL_GROUP - 1);
+    return number / FL_GROUP;
+  }
+  for (; number >= together; gate++) number -= together;
+  *at = number;
+  return gate;
+}
+
+/* From one vector of a row to the next: the next block of the group, or the first one of the next gate. */
+FL_INLINE void FL(dz_next)(ptrdiff_t together, ptrdiff_t *gate, ptrdiff_t *at) {
+  if (++*at < together) return;
+  *at = 0;
+  ++*gate;
+}
 
 /* Fetches what a later row or step will read of n units from u on: where the tape of a step is large, a few rows ahead; else the same row
  * of the step to come, whose pages lie before these, where no processor looks for them by itself. */
@@ -21,10 +53,20 @@ FL_INLINE void FL(fetch_tape)(const fl_step_back *s, ptrdiff_t k, ptrdiff_t u, p
 
 FL_INLINE void FL(step_back_block)(int kind, const fl_step_back *s, ptrdiff_t block) {
   const ptrdiff_t u = block * FL_W, left = s->units - u, n = left < FL_W ? left : FL_W;
+  ptrdiff_t first;
+  const ptrdiff_t together = FL(dz_group)(s->units, s->by_blocks, block, &first);
+  const ptrdiff_t step = s->dz_depth * 4 * FL_W, place = block - first;
+  real *to[4], *start = (real *)s->dz + first * step;
+  FL_UNROLL
+  for (int g = 0; g < 4; g++) {
+    if (together == FL_GROUP)
+      to[g] = start + g * FL_GROUP / 4 * step + (g * FL_GROUP % 4 + place) * FL_W;
+    else
+      to[g] = start + (g * together + place) / 4 * step + (g * together + place) % 4 * FL_W;
+  }
   for (ptrdiff_t k = 0; k < s->count; k++) {
     const ptrdiff_t row = s->rows[k], at = s->c_offset[row] + u;
     const real *gates = (const real *)s->gates + 4 * (u * s->gates_rows + row * n);
-    real *dz_row = (real *)s->dz + (block * s->dz_depth + s->dz_row[row]) * 4 * FL_W;
     vec tape[4], dz[4];
     FL(fetch_tape)(s, k, u, n);
     for (int g = 0; g < 4; g++) tape[g] = v_load_n(gates + g * n, n);
@@ -33,7 +75,16 @@ FL_INLINE void FL(step_back_block)(int kind, const fl_step_back *s, ptrdiff_t bl
     FL(cell_back)(kind, s->activation, s->recurrent_activation, tape, v_load_n((const real *)s->c_before + at, n),
                   v_load_n((const real *)s->c + at, n), dh, &dc, dz);
     v_store_n((real *)s->dc + at, dc, n);
-    for (int g = 0; g < 4; g++) v_store(dz_row + g * FL_W, dz[g]);
+    const ptrdiff_t dz_row = s->dz_row[row] * 4 * FL_W;
+#if FL_GROUP > 2
+    for (int g = 0; g < 4; g++) v_store(to[g] + dz_row, dz[g]);
+#else /* gates 2 and 3 stand to each other as 0 and 1 do: of four pointers most would live on the stack */
+    real *low = to[0] + dz_row, *high = to[2] + dz_row;
+    v_store(low, dz[0]);
+    v_store(low + together * FL_W, dz[1]);
+    v_store(high, dz[2]);
+    v_store(high + together * FL_W, dz[3]);
+#endif
   }
 }
 
@@ -79,14 +130,16 @@ FL_INLINE void FL(outer_tile)(int B, int M, const fl_outer *s, ptrdiff_t first, 
   }
   FL_UNROLL
   for (int b = 0; b < B; b++) {
+    ptrdiff_t group, at;
+    const ptrdiff_t together = FL(dz_group)(s->units, s->by_blocks, block + b, &group);
+    ptrdiff_t gate = FL(dz_gate)(4 * (block + b - group), together, &at);
     FL_UNROLL
-    for (int m = 0; m < M; m++) {
+    for (int g = 0; g < 4; g++) {
+      const ptrdiff_t n = FL(lanes)(&layout, group + at, gate);
+      real *to = z + FL(column)(&layout, group + at, gate);
       FL_UNROLL
-      for (int g = 0; g < 4; g++) {
-        real *to = z + m * 4 * s->units + FL(column)(&layout, block + b, g);
-        const ptrdiff_t n = FL(lanes)(&layout, block + b, g);
-        if (n > 0) v_store_n(to, v_load_n(to, n) + acc[b][m][g], n);
-      }
+      for (int m = 0; m < M; m++, to += 4 * s->units) v_store_n(to, v_load_n(to, n) + acc[b][m][g], n);
+      FL(dz_next)(together, &gate, &at);
     }
   }
 }
@@ -116,17 +169,21 @@ FL_STATIC void FL(outer)(const fl_outer *s) {
 }
 
 /* sums [4U] += the rows of a panel [blocks][depth][4][W]: the gradient of the bias. */
-FL_STATIC void FL(sum_panel)(const void *panel, ptrdiff_t units, ptrdiff_t depth, void *sums) {
+FL_STATIC void FL(sum_panel)(const void *panel, ptrdiff_t units, int by_blocks, ptrdiff_t depth, void *sums) {
   const fl_layout layout = {units, 1, 0, 0};
   const real *row = (const real *)panel;
   for (ptrdiff_t block = 0; block < FL(blocks)(&layout); block++) {
     vec sum[4] = {v_set(0), v_set(0), v_set(0), v_set(0)};
     for (ptrdiff_t r = 0; r < depth; r++, row += 4 * FL_W)
       for (int g = 0; g < 4; g++) sum[g] = sum[g] + v_load(row + g * FL_W);
+    ptrdiff_t group, at;
+    const ptrdiff_t together = FL(dz_group)(units, by_blocks, block, &group);
+    ptrdiff_t gate = FL(dz_gate)(4 * (block - group), together, &at);
     for (int g = 0; g < 4; g++) {
-      real *to = (real *)sums + FL(column)(&layout, block, g);
-      const ptrdiff_t n = FL(lanes)(&layout, block, g);
-      if (n > 0) v_store_n(to, v_load_n(to, n) + sum[g], n);
+      const ptrdiff_t n = FL(lanes)(&layout, group + at, gate);
+      real *to = (real *)sums + FL(column)(&layout, group + at, gate);
+      v_store_n(to, v_load_n(to, n) + sum[g], n);
+      FL(dz_next)(together, &gate, &at);
     }
   }
 }

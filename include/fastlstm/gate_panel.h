@@ -30,6 +30,14 @@
 #undef FL_PAD
 #define FL_PAD (FL_VECTOR_BYTES == 64 ? 64 / (FL_BITS / 8) : 0)
 
+/* Blocks that a row of dz takes gate by gate (gate_backward.h): 64 bytes of each gate, whatever the instruction set. */
+#undef FL_GROUP
+#if FL_VECTOR_BYTES < 16
+#define FL_GROUP 1
+#else
+#define FL_GROUP (64 / FL_VECTOR_BYTES)
+#endif
+
 /* ---- layout --------------------------------------------------------------------------------------------------------- */
 /* Vectors of a block: 4, or fewer where a plain matrix has no more columns. */
 FL_INLINE int FL(vectors)(const fl_layout *layout) {

@@ -103,7 +103,90 @@ FL_INLINE void FL(dot_tile)(int M, const fl_project *s, const ptrdiff_t *rows, p
   for (int m = 0; m < M; m++) ((real *)s->z)[s->z_offset[rows[m]] + column] = v_sum(acc[m]) + ((const real *)s->init)[column];
 }
 
+#if FL_GROUP > 1
+/* Dots of rows of dz: as many partial sums as a vector of 64 bytes has lanes, whatever FL_W. */
+#undef FL_DOT_GROUP_ROWS
+#define FL_DOT_GROUP_ROWS (FL_WIDE_ROWS == 2 ? 2 : 4)
+
+/* acc[][i] += the products of `count` blocks, from block `first` of the runs on; vector v of a group of Q blocks belongs to i = v mod Q.
+ * M and Q are constants, `count` is a multiple of Q. */
+FL_INLINE void FL(dot_blocks)(int M, int Q, ptrdiff_t step, const real *const start[], ptrdiff_t first, ptrdiff_t count,
+                              const real **w, vec acc[][FL_GROUP]) {
+  const int together = Q == 3 ? 3 : 1; /* blocks whose vectors come back to i = 0 */
+  for (ptrdiff_t block = first; block < first + count; block += together) {
+    FL_UNROLL
+    for (int k = 0; k < together; k++) {
+      FL_UNROLL
+      for (int v = 0; v < 4; v++, *w += FL_W) {
+        const vec wp = v_load(*w);
+        FL_UNROLL
+        for (int m = 0; m < M; m++) {
+          vec *sum = &acc[m][(4 * k + v) % Q];
+          *sum = v_fma(v_load(start[m] + (block + k) * step + v * FL_W), wp, *sum);
+        }
+      }
+    }
+  }
+}
+
+/* As dot_tile(). The groups of the product are its taps, the runs its blocks. */
+FL_INLINE void FL(dot_group_tile)(int M, const fl_project *s, const ptrdiff_t *rows, ptrdiff_t column) {
+  const fl_product *part = &s->x;
+  const ptrdiff_t whole = part->runs / FL_GROUP * FL_GROUP;
+  const real *w = (const real *)part->panel + column * part->depth;
+  vec acc[FL_DOT_GROUP_ROWS][FL_GROUP];
+  FL_UNROLL
+  for (int m = 0; m < M; m++) {
+    FL_UNROLL
+    for (int i = 0; i < FL_GROUP; i++) acc[m][i] = v_set(0);
+  }
+  for (ptrdiff_t tap = 0; tap < part->groups; tap++) {
+    const real *start[FL_DOT_GROUP_ROWS];
+    FL_UNROLL
+    for (int m = 0; m < M; m++) start[m] = (const real *)part->base + part->offset[rows[m]] + tap * part->group_step;
+    FL(dot_blocks)(M, FL_GROUP, part->step, start, 0, whole, &w, acc);
+    switch (part->runs - whole) {
+      case 1:
+        FL(dot_blocks)(M, 1, part->step, start, whole, 1, &w, acc);
+        break;
+#if FL_GROUP == 4
+      case 2:
+        FL(dot_blocks)(M, 2, part->step, start, whole, 2, &w, acc);
+        break;
+      case 3:
+        FL(dot_blocks)(M, 3, part->step, start, whole, 3, &w, acc);
+        break;
+#endif
+    }
+  }
+  FL_UNROLL
+  for (int m = 0; m < M; m++) {
+    FL_UNROLL
+    for (int half = FL_GROUP / 2; half > 0; half /= 2) {
+      FL_UNROLL
+      for (int i = 0; i < half; i++) acc[m][i] = acc[m][i] + acc[m][i + half];
+    }
+    ((real *)s->z)[s->z_offset[rows[m]] + column] = v_sum(acc[m][0]) + ((const real *)s->init)[column];
+  }
+}
+
+FL_STATIC void FL(project_group_dots)(const fl_project *s) {
+  for (ptrdiff_t column = 0; column < s->layout.columns; column++) {
+    ptrdiff_t first = 0;
+    for (; s->count - first >= FL_DOT_GROUP_ROWS; first += FL_DOT_GROUP_ROWS)
+      FL(dot_group_tile)(FL_DOT_GROUP_ROWS, s, s->rows + first, column);
+    for (; first < s->count; first++) FL(dot_group_tile)(1, s, s->rows + first, column);
+  }
+}
+#endif
+
 FL_STATIC void FL(project_dots)(const fl_project *s) {
+#if FL_GROUP > 1
+  if (s->layout.dots == FL_DOTS_OF_GROUPS) {
+    FL(project_group_dots)(s);
+    return;
+  }
+#endif
   for (ptrdiff_t column = 0; column < s->layout.columns; column++) {
     ptrdiff_t first = 0;
     for (; s->count - first >= FL_DOT_ROWS; first += FL_DOT_ROWS) FL(dot_tile)(FL_DOT_ROWS, s, s->rows + first, column);
