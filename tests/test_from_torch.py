@@ -118,6 +118,44 @@ def test_a_checkpoint_with_a_model_in_it():
         np.testing.assert_array_equal(LSTM.from_torch(stream, return_sequences=True)(data["x"]), layer(data["x"]))
 
 
+def test_a_checkpoint_of_a_training():
+    """With an optimizer, a MultiStepLR and what else scripts save."""
+    assert LSTM.from_torch(DATA / "training.pt").units == U
+
+
+@pytest.mark.parametrize("name", ["old", "new", "columns", "one", "pruned"])
+def test_weights_in_parts(name):
+    """weight_norm, by rows, by columns and of the whole, and pruning: y of PyTorch."""
+    data = np.load(DATA / "parts.npz")
+    layer = LSTM.from_torch(DATA / "parts.pt", prefix=name, return_sequences=True)
+    np.testing.assert_allclose(layer(data["x"]), data[name], **FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("spectral", r"'spectral\.parametrizations\.weight_hh_l0\.original' is a parametrization that is not read"),
+        ("orthogonal", r"remove_parametrizations\(lstm, 'weight_hh_l0'\)"),
+        ("old_spectral", r"'old_spectral\.weight_hh_l0_orig' is a part of it"),
+    ],
+)
+def test_other_parametrizations_are_told(name, message):
+    with pytest.raises(ValueError, match=rf"has no '{name}\.weight_hh_l0', which goes with .*{message}"):
+        LSTM.from_torch(DATA / "parts.pt", prefix=name)
+
+
+def test_parts_that_do_not_fit():
+    state = single()
+    v = state.pop("weight_hh_l0")
+    with pytest.raises(ValueError, match=r"'weight_hh_l0_g' has shape \(4, 1\), which is no norm of 'weight_hh_l0_v', \(16, 4\)"):
+        LSTM.from_torch({**state, "weight_hh_l0_g": np.ones((4, 1)), "weight_hh_l0_v": v})
+    with pytest.raises(ValueError, match=r"'weight_hh_l0_orig' has shape \(16, 4\), but 'weight_hh_l0_mask' \(16, 1\)"):
+        LSTM.from_torch({**state, "weight_hh_l0_mask": np.ones((16, 1)), "weight_hh_l0_orig": v})
+    for parts in ({"weight_hh_l0_v": v}, {"weight_hh_l0_g": np.ones((16, 1))}):
+        with pytest.raises(ValueError, match="has no 'weight_hh_l0'"):
+            LSTM.from_torch({**state, **parts})
+
+
 # -- the plain layer ---------------------------------------------------------------------------------------------------
 def test_one_layer_is_a_plain_lstm():
     state = single()
@@ -252,6 +290,29 @@ class Module:
         return self.state
 
 
+class Network(Module):
+    """A module with modules in it, as torch.nn.Module names them; "rnn" says what axis comes first."""
+
+    def __init__(self, state, batch_first):
+        super().__init__(state)
+        self.rnn = Module(state)
+        self.rnn.batch_first = batch_first
+
+    def named_modules(self):
+        return iter([("", self), ("rnn", self.rnn)])
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_module_says_which_axis_comes_first(batch_first):
+    network = Network(single(prefix="rnn."), batch_first)
+    x = X if batch_first else X.swapaxes(0, 1)
+    y, _, _ = run(single(), X)
+    got = LSTM.from_torch(network, return_sequences=True)(x)
+    np.testing.assert_allclose(got if batch_first else got.swapaxes(0, 1), y, **CLOSE)
+    got = LSTM.from_torch(network, return_sequences=True, batch_first=True)(X)
+    np.testing.assert_allclose(got, y, **CLOSE)
+
+
 def test_tensors_without_importing_their_library():
     expected = LSTM.from_torch(single()).get_weights()
     half = {name: Tensor(array.astype("f4"), dtype="torch.bfloat16") for name, array in single().items()}
@@ -277,6 +338,9 @@ def test_a_file_that_holds_something_else(tmp_path):
     write_safetensors(path := tmp_path / "x.safetensors", {"dense.weight": np.zeros((2, 2)), "dense.bias": np.zeros(2)})
     with pytest.raises(ValueError, match=r"x\.safetensors: holds no weights of an LSTM .*: 'dense\.bias', 'dense\.weight'"):
         LSTM.from_torch(path)
+    for name in ("lstm._all_weight_values.0.param", "layers.0.layer_fw.cell.igates.weight"):
+        with pytest.raises(ValueError, match="Quantised weights are not read"):
+            LSTM.from_torch({name: np.zeros(2)})
     with pytest.raises(ValueError, match=r"is neither \.safetensors nor a zip archive"):
         LSTM.from_torch(io.BytesIO(b"hello"))
     with pytest.raises(FileNotFoundError):
@@ -291,7 +355,7 @@ def test_prefixes():
         LSTM.from_torch({**both, **gru})
     with pytest.raises(ValueError, match="2 LSTMs have the prefix 'rnn'"):
         LSTM.from_torch(both, prefix="rnn")
-    with pytest.raises(ValueError, match=r"no LSTMs have the prefix 'g'\. Prefixes of LSTMs in it: 'a.rnn', 'b.rnn'"):
+    with pytest.raises(ValueError, match=r"no LSTMs have the prefix 'g'\. Prefixes .*: 'a.rnn', 'b.rnn'; 'g' is a GRU"):
         LSTM.from_torch({**both, **gru}, prefix="g")
     with pytest.raises(ValueError, match=r"holds no LSTM, but a GRU \('g'\), an RNN \('r'\)"):
         LSTM.from_torch({**gru, **rnn})

@@ -114,6 +114,18 @@ def test_what_stands_beside_tensors():
     }
 
 
+def test_what_training_scripts_save_beside():
+    found = read_torch_file(DATA / "training.pt")
+    assert (found["epoch"], found["schedule"]["milestones"]) == (3, {3: 1, 5: 2})
+    weight = found["beside"].pop("weight")
+    np.testing.assert_array_equal(weight, np.ones(2, "f4"))
+    expected = {"size": (2, 3), "device": "cuda:1", "dtype": "torch.float32", "set": [7], "bytes": b"\xe4b", "complex": 1 - 2j}
+    expected |= {"best": 0.1, "last": 0.5, "count": -3, "lists": {"loss": [0.5, 0.25]}}
+    assert found["beside"] == expected
+    kinds = {"best": float, "last": float, "count": int, "lists": dict, "size": tuple}
+    assert {name: type(found["beside"][name]) for name in kinds} == kinds
+
+
 def test_protocol_4():
     found = read_torch_file(DATA / "nested.pt")
     assert found["epoch"] == 1
@@ -265,6 +277,37 @@ def test_members_that_share_their_bytes():
     refused(io.BytesIO(data[:end] + more + bytes(tail)), "declares 9004 bytes unpacked")
 
 
+def call(name, arguments):
+    return b"c" + b"\n".join(part.encode() for part in name.rsplit(".", 1)) + b"\n" + arguments + b"R"
+
+
+NUMPY_DTYPE = call("numpy.dtype", text("f8") + b"\x89\x88\x87")
+BAD_OBJECTS = {
+    "Counter": (call("collections.Counter", b"]\x85"), "a Counter must be made of a dict"),
+    "defaultdict": (call("collections.defaultdict", b"]\x85"), "a defaultdict must be made of a type"),
+    "Size": (call("torch.Size", b"]\x85"), "a torch.Size must be made of a tuple"),
+    "set": (call("builtins.set", b")\x85"), "a set must be made of a list"),
+    "device": (call("torch.device", count(1) + b"\x85"), "a device must be made of a name and a number"),
+    "long device": (call("torch.device", text("c" * 200) + b"\x85"), "a device must be made of a name and a number"),
+    "bytes": (call("_codecs.encode", text("a") + text("utf-8") + b"\x86"), "bytes must be made of a text"),
+    "many bytes": (call("_codecs.encode", text("a" * 1025) + text("latin1") + b"\x86"), "a text of at most 1024 letters"),
+    "other bytes": (call("_codecs.encode", text("\u20ac") + text("latin1") + b"\x86"), "letters that latin1 does not have"),
+    "complex": (call("builtins.complex", text("1") + text("2") + b"\x86"), "must be made of two numbers"),
+    "dtype": (call("numpy.dtype", text("O8") + b"\x89\x88\x87"), r"refuses NumPy's dtype \('O8',\)"),
+    "dtype's order": (NUMPY_DTYPE + b"]b", "has the byte order None"),
+    "dtype as a value": (b"]" + NUMPY_DTYPE + b"a", r"refuses the global 'numpy\.dtype' as a value"),
+    "number": (call("numpy.core.multiarray.scalar", b"NN\x86"), "must be made of a dtype and its bytes"),
+    "type": (b"]cbuiltins\nint\na", "refuses the global 'int' as a value"),
+    "type called": (call("builtins.int", b")"), "refuses to call 'int'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_OBJECTS)
+def test_bad_objects(name):
+    body, message = BAD_OBJECTS[name]
+    refused(checkpoint(pickled(body)), message)
+
+
 BAD_TENSORS = {
     "beyond the storage": (tensor(shape=(2, 4), strides=(4, 1)), "leaves its storage of 6"),
     "offset": (tensor(offset=1), "leaves its storage of 6"),
@@ -281,7 +324,7 @@ BAD_TENSORS = {
     "no member": (tensor(storage(key="7")), "has no member 'archive/data/7'"),
     "out of the archive": (tensor(storage(key="../../x")), "has no member"),
     "complex": (tensor(storage("ComplexFloatStorage")), "refuses the global 'torch.ComplexFloatStorage'"),
-    "quantised": (tensor(storage("QInt8Storage")), "refuses the global 'torch.QInt8Storage'"),
+    "quantised": (tensor(storage("QInt8Storage")), "refuses the global 'torch.QInt8Storage': the file holds quantised weights"),
     "persistent id": (b"(" + text("module") + b"tQ", "a persistent id must be"),
     "persistent id of text": (text("storage") + b"Q", "a persistent id must be"),
     "parameter": (b"ctorch._utils\n_rebuild_parameter\n(" + count(1) + b"\x89}tR", "a parameter must be made of a tensor"),

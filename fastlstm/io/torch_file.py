@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 import zipfile
 from typing import IO, Any, NoReturn
 
@@ -18,6 +19,7 @@ import numpy as np
 from .archive import check_members, open_zip, read_member
 from .keras_file import opened
 from .safetensors import MAX_AXES, bfloat16_values, is_safetensors, read_opened
+from .torch_objects import OBJECTS
 from .torch_pickle import Known, unpickle
 
 # The arrays of a file may take 10 times its size, as views of few numbers can be of any shape; 64 MiB do no harm.
@@ -62,7 +64,7 @@ def read_torch_file(path: str | os.PathLike | IO[bytes]) -> Any:
     ``path``: a path or a binary file object. Tensors become arrays, bfloat16 ones of float32; some are read-only and share
     memory, as tensors do that share a storage. OSError where the file cannot be opened; ValueError, naming the file, for damaged
     files, packed members, files of PyTorch before 1.6, TorchScript, and for every object but dicts, lists, tuples, numbers,
-    texts and None, by its name.
+    texts, None and what ``torch_objects`` makes such of, by its name.
     """
     with opened(path) as (stream, file):
         return _read_torch(stream, file)
@@ -123,10 +125,12 @@ class _Reader:
         self.raw: dict[str, bytes] = {}
         self.order = self._byte_order()
         self.known = {
+            **OBJECTS,
             "collections.OrderedDict": Known("collections.OrderedDict", _ordered_dict),
             "torch._utils._rebuild_tensor_v2": Known("torch._utils._rebuild_tensor_v2", self._tensor),
             "torch._utils._rebuild_tensor": Known("torch._utils._rebuild_tensor", self._tensor),
             "torch._utils._rebuild_parameter": Known("torch._utils._rebuild_parameter", _parameter),
+            "torch._utils._rebuild_parameter_with_state": Known("torch._utils._rebuild_parameter_with_state", _parameter),
             **{f"torch.{kind}": Known(kind) for kind in _DTYPES},
         }
 
@@ -143,6 +147,8 @@ class _Reader:
         found = self.known.get(name)
         if found is None:
             why = "only tensors, dicts, lists, tuples, numbers and texts are read from a file"
+            if name == "torch.ScriptObject" or re.search("_rebuild_qtensor|torch.Q", name):
+                why = "the file holds quantised weights, which are not read: take those from before the quantisation"
             if name.startswith("torch.nn."):
                 why = "the file holds a whole module, whose code is not in it"
             raise ValueError(f"refuses the global {name!r:.200}: {why}; {_STATE_DICT}")
@@ -208,8 +214,8 @@ def _is_counts(values: Any) -> bool:
 
 
 def _parameter(*arguments: Any) -> np.ndarray:
-    """``torch._utils._rebuild_parameter(tensor, requires_grad, hooks)``: the tensor."""
-    if len(arguments) != 3 or not isinstance(arguments[0], np.ndarray):
+    """``torch._utils._rebuild_parameter(tensor, requires_grad, hooks[, attributes])``: the tensor."""
+    if len(arguments) not in (3, 4) or not isinstance(arguments[0], np.ndarray):
         _damaged("a parameter must be made of a tensor")
     return arguments[0]
 

@@ -33,6 +33,14 @@ class Known:
 
     name: str
     make: Callable[..., Any] | None = None
+    value: Any = None  # what stands for it where it is a value itself (torch.float32), which no other global may be
+
+
+class Buildable:
+    """What a ``make`` may return that takes a state afterwards."""
+
+    def build(self, state: Any) -> None:
+        raise NotImplementedError
 
 
 def unpickle(data: bytes, find: Callable[[str], Known], persistent: Callable[[Any], Any]) -> Any:
@@ -158,15 +166,19 @@ class _Machine:
         self.top(list, "APPENDS").extend(self.value(item) for item in items)
 
     def value(self, value: Any) -> Any:
-        if isinstance(value, Known):
-            raise ValueError(f"refuses the global {value.name!r} as a value")
+        if isinstance(value, Known | Buildable):
+            raise ValueError(f"refuses the global {getattr(value, 'name', 'numpy.dtype')!r} as a value")
         return value
 
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(module, str) or not isinstance(name, str):
             raise ValueError(f"its pickle is damaged: the name of a global is no text, at byte {self.place}")
-        self.push(self.find(f"{module}.{name}"))
+        self.name(f"{module}.{name}")
+
+    def name(self, name: str) -> None:
+        found = self.find(name)
+        self.push(found if found.value is None else found.value)
 
     def reduce(self) -> None:
         """Calls one of the caller's ``make``."""
@@ -177,8 +189,11 @@ class _Machine:
         self.push(function.make(*arguments))
 
     def build(self) -> None:
-        """The attributes of an OrderedDict (``_metadata`` of a state dict), which are let go; no other object has any here."""
+        """The attributes of an OrderedDict (``_metadata`` of a state dict), which are let go; the state of a Buildable."""
         state = self.pop()
+        if self.stack and isinstance(self.stack[-1], Buildable):
+            self.stack[-1].build(state)
+            return
         if not isinstance(state, dict):
             raise ValueError(f"refuses attributes in a {type(state).__name__}, at byte {self.place}")
         self.top(dict, "BUILD")
@@ -241,7 +256,7 @@ _STEPS: dict[int, Callable[[_Machine], Any]] = {
     0x68: lambda m: m.get(m.byte()),
     0x6A: lambda m: m.get(m.number(4)),
     # Globals, calls of them, persistent ids.
-    0x63: lambda m: m.push(m.find(f"{m.line()}.{m.line()}")),
+    0x63: lambda m: m.name(f"{m.line()}.{m.line()}"),
     0x93: _Machine.stack_global,
     0x52: _Machine.reduce,
     0x62: _Machine.build,

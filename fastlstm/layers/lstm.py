@@ -164,10 +164,10 @@ class LSTM(RecurrentLayer):
         ``path_or_state_dict``: a ``.safetensors``, ``.pt`` or ``.pth`` file (path or binary file object; the contents decide
         which), or a dict of arrays or tensors by PyTorch's names, also dicts in a dict, or a module with ``state_dict``.
         Options, all by keyword: ``return_sequences=False`` and ``return_state=False`` as of LSTM; ``prefix=None``: what stands
-        in front of ``weight_ih_l0`` or an LSTMCell's ``weight_ih``, needed where there are several; ``batch_first=True``:
-        inputs are [N,T,D], else [T,N,D]; ``state_layout="keras"`` or "torch", see TorchLSTM; ``batch_size=None``: for
-        ``stateful=True``; ``dtype=None``: that of the weights (float32 for 16-bit ones); and what the layer itself takes, such as
-        ``name``, ``trainable``, and of an LSTM ``stateful``.
+        in front of ``weight_ih_l0`` or an LSTMCell's ``weight_ih``, needed where there are several; ``batch_first=None``: what
+        a module says, else True: inputs are [N,T,D]; False: [T,N,D]; ``state_layout="keras"`` or "torch", see TorchLSTM;
+        ``batch_size=None``: for ``stateful=True``; ``dtype=None``: that of the weights (float32 for 16-bit ones); and what the
+        layer itself takes, such as ``name``, ``trainable``, and of an LSTM ``stateful``.
         Returns an LSTM for one layer in one direction, else, or for ``batch_first=False`` or ``state_layout="torch"``, a
         TorchLSTM. Outputs behind the end of a sequence (``lengths``, masks) are 0 with ``return_sequences``.
         Errors: OSError where the file cannot be opened; ValueError, naming the file and the key, for a damaged file, no LSTM or

@@ -19,6 +19,7 @@ from .bidirectional import Bidirectional
 from .lstm import LSTM
 from .projected_lstm import ProjectedLSTM
 from .torch_lstm import TorchLSTM
+from .torch_reparametrized import composed, floats, told
 
 _NAME = re.compile(r"(?:(.*)\.)?(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l(\d{1,4})(_reverse)?)?", re.DOTALL)
 _OTHERS = {3: "a GRU", 1: "an RNN"}  # by the number of gates
@@ -53,7 +54,7 @@ def from_torch(
     cls: type[LSTM],
     source: Any,
     *,
-    batch_first: bool = True,
+    batch_first: bool | None = None,
     return_sequences: bool = False,
     return_state: bool = False,
     prefix: str | None = None,
@@ -65,7 +66,8 @@ def from_torch(
     """``LSTM.from_torch``; ``cls``: the class of a layer that LSTM alone can be."""
     state, where = _entries(source)
     group = _chosen(_groups(state, where), prefix, where, state)
-    shapes = _shapes(group, where)
+    shapes = _shapes(group, where, state)
+    batch_first = _batch_first(source, group.prefix) if batch_first is None else batch_first
     weights = [array for key in _keys(shapes) for array in _direction(group, key, shapes, where)]
     if dtype is None:
         dtype = "float64" if any(array.dtype == np.float64 for array in weights) else "float32"
@@ -102,7 +104,13 @@ def _entries(source: Any) -> tuple[dict[str, Any], str]:
             "The argument `path_or_state_dict` must be a path, a binary file object, a dict of arrays or tensors, or a module. "
             f"Received: {type(source).__name__}"
         )
-    return _flattened(source, where), where
+    return composed(_flattened(source, where), where), where
+
+
+def _batch_first(source: Any, prefix: str) -> bool:
+    """What the module called ``prefix`` says, where a module is given; True of files, dicts and an LSTMCell."""
+    modules = dict(source.named_modules()) if callable(getattr(source, "named_modules", None)) else {}
+    return bool(getattr(modules.get(prefix), "batch_first", True))
 
 
 def _flattened(source: Mapping, where: str) -> dict[str, Any]:
@@ -160,7 +168,9 @@ def _chosen(groups: dict[str, _Group], prefix: str | None, where: str, state: Ma
         matching = [name for name in found if name == wanted] or [name for name in found if f".{name}".endswith(f".{wanted}")]
         if len(matching) == 1:
             return groups[matching[0]]
-        raise ValueError(f"{where}: {len(matching) or 'no'} LSTMs have the prefix {prefix!r}. Prefixes of LSTMs in it: {listed}")
+        other = f"; {wanted!r} is {kinds[wanted]}" if wanted in kinds and wanted not in found else ""
+        count = len(matching) or "no"
+        raise ValueError(f"{where}: {count} LSTMs have the prefix {prefix!r}. Prefixes of LSTMs in it: {listed}{other}")
     if len(found) == 1:
         return groups[found[0]]
     if found:
@@ -169,11 +179,13 @@ def _chosen(groups: dict[str, _Group], prefix: str | None, where: str, state: Ma
     if others:
         raise ValueError(f"{where}: holds no LSTM, but {others}")
     keys = ", ".join(repr(name) for name in list(state)[:8]) or "none"
-    raise ValueError(f"{where}: holds no weights of an LSTM (weight_ih_l0, weight_hh_l0, …). Its keys: {keys}")
+    quantised = any(re.search(r"_packed_params|_all_weight_values|igates\.", name) for name in state)
+    more = ". Quantised weights are not read: take those from before the quantisation" if quantised else ""
+    raise ValueError(f"{where}: holds no weights of an LSTM (weight_ih_l0, weight_hh_l0, …). Its keys: {keys}{more}")
 
 
 # -- shapes -------------------------------------------------------------------------------------------------------------------
-def _shapes(group: _Group, where: str) -> _Shapes:
+def _shapes(group: _Group, where: str, state: Mapping[str, Any]) -> _Shapes:
     """What the names and the shapes say. ValueError for a weight that is missing, and for shapes that do not go together."""
     parts = {part for direction in group.parts.values() for part in direction}
     use_bias = bool(parts & {"bias_ih", "bias_hh"})
@@ -185,7 +197,9 @@ def _shapes(group: _Group, where: str) -> _Shapes:
                 if part not in group.parts.get((number, reverse), {}):
                     name = part + (f"_l{number}" if group.numbered else "") + ("_reverse" if reverse else "")
                     full = f"{group.prefix}.{name}" if group.prefix else name
-                    raise ValueError(f"{where}: has no {full!r}, which goes with the other weights of its LSTM")
+                    raise ValueError(
+                        f"{where}: has no {full!r}, which goes with the other weights of its LSTM{told(state, full)}"
+                    )
     first = group.parts[0, False]
     sizes = {part: _shape_of(*first[part], where) for part in wanted if part.startswith("weight")}
     proj_size, units = sizes["weight_hr"] if "weight_hr" in sizes else (0, sizes["weight_hh"][1])
@@ -226,26 +240,13 @@ def _keys(shapes: _Shapes) -> list[Key]:
 # -- values -------------------------------------------------------------------------------------------------------------------
 def _direction(group: _Group, key: Key, shapes: _Shapes, where: str) -> list[np.ndarray]:
     """One direction of one layer as the weights of an LSTM, or of a ProjectedLSTM."""
-    arrays = {part: _array(value, name, where) for part, (name, value) in group.parts[key].items()}
+    arrays = {part: floats(value, name, where) for part, (name, value) in group.parts[key].items()}
     found = [np.ascontiguousarray(arrays["weight_ih"].T), np.ascontiguousarray(arrays["weight_hh"].T)]
     if shapes.use_bias:
         found.append(arrays["bias_ih"] + arrays["bias_hh"])
     if shapes.proj_size:
         found.append(np.ascontiguousarray(arrays["weight_hr"].T))
     return found
-
-
-def _array(value: Any, name: str, where: str) -> np.ndarray:
-    """An array or a tensor as an array of float32 or float64, with nothing imported. ValueError where it holds no floats."""
-    if not isinstance(value, np.ndarray):
-        for step in ("detach", "cpu"):  # a torch.Tensor that is trained, or lies on another device
-            value = getattr(value, step)() if callable(getattr(value, step, None)) else value
-        if "bfloat16" in str(value.dtype) and callable(getattr(value, "float", None)):
-            value = value.float()  # NumPy has no bfloat16 to hand it over in
-        value = np.asarray(value) if hasattr(value, "__array__") else np.from_dlpack(value)
-    if value.dtype.kind != "f" and value.dtype.name != "bfloat16":
-        raise ValueError(f"{where}: {name!r} has dtype {value.dtype}, expected floating numbers (quantised weights are not read)")
-    return value.astype(np.float64 if value.dtype.itemsize > 4 else np.float32)
 
 
 # -- the way back ---------------------------------------------------------------------------------------------------------------

@@ -5,16 +5,21 @@
 ``mixed.pt``      tensors of every dtype, strided, shared, empty, a Parameter, containers
 ``legacy.pt``     as torch.save wrote before 1.6;   ``module.pt``: a whole torch.nn.LSTM
 ``nested.pt``     an LSTM in a model's state dict in a dict, saved with pickle protocol 4; ``nested.npz``: x and y without states
+``training.pt``   what scripts save beside the model: optimizer, schedule, sizes, devices, sets, bytes, NumPy's numbers
+``parts.pt``      an LSTM's state dict under weight_norm of both kinds, pruned, and with parametrizations that are not read;
+``parts.npz``     x, and y of each by its name
 NAME.safetensors: weights of an LSTM; NAME.npz: the settings as JSON, x, h0, c0, y, hn, cn, and the gradients of
 sum(y * dy) + sum(hn * dhn) + sum(cn * dcn) as grad_x, grad_h0, grad_c0 and grad_weights (all in a row, in PyTorch's order).
 """
 
+import collections
 import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch.nn.utils import parametrizations, prune
 
 HERE = Path(__file__).resolve().parent
 N, T, D, H, P = 3, 5, 3, 4, 2
@@ -85,6 +90,53 @@ def nested():
     np.savez_compressed(HERE / "nested.npz", x=x.numpy(), y=whole.encoder.rnn(x)[0].detach().numpy())
 
 
+def training():
+    layer = torch.nn.LSTM(D, H, batch_first=True)
+    optimizer = torch.optim.Adam(layer.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5, 5])
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.decayed = False
+    beside = {
+        "size": torch.Size([2, 3]),
+        "device": torch.device("cuda", 1),
+        "dtype": torch.float32,
+        "set": {7},
+        "bytes": b"\xe4b",
+    }
+    beside |= {"best": np.float64(0.1), "last": np.float32(0.5), "count": np.int64(-3), "complex": 1 - 2j, "weight": weight}
+    beside["lists"] = collections.defaultdict(list, {"loss": [0.5, np.float64(0.25)]})
+    whole = {"epoch": 3, "model": layer.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    torch.save({**whole, "beside": beside}, HERE / "training.pt")
+
+
+def parts():
+    x = numbers(N, T, D, requires_grad=False)
+    made = {
+        "old": lambda layer: [torch.nn.utils.weight_norm(layer, name) for name in ("weight_ih_l0", "weight_hh_l0")],
+        "new": lambda layer: parametrizations.weight_norm(layer, "weight_hh_l0"),
+        "columns": lambda layer: parametrizations.weight_norm(layer, "weight_hh_l0", dim=1),
+        "one": lambda layer: parametrizations.weight_norm(layer, "weight_hh_l0", dim=None),
+        "pruned": lambda layer: [
+            prune.random_unstructured(layer, name, 0.5) for name in ("weight_hh_l0", "weight_ih_l0", "bias_hh_l0")
+        ],
+        "spectral": lambda layer: parametrizations.spectral_norm(layer, "weight_hh_l0"),
+        "old_spectral": lambda layer: torch.nn.utils.spectral_norm(layer, "weight_hh_l0"),
+        "orthogonal": lambda layer: parametrizations.orthogonal(layer, "weight_hh_l0"),
+    }
+    states, answers = {}, {"x": x.numpy()}
+    for name, change in made.items():
+        layer = torch.nn.LSTM(D, H, batch_first=True)
+        change(layer)
+        with torch.no_grad():
+            for key, value in layer.named_parameters():
+                if key.endswith(("_g", "original0")):
+                    value.mul_(1.5)
+            answers[name] = layer(x)[0].numpy()
+        states[name] = layer.state_dict()
+    torch.save(states, HERE / "parts.pt")
+    np.savez_compressed(HERE / "parts.npz", **answers)
+
+
 def lstm(name, lengths=None, **options):
     layer = torch.nn.LSTM(D, H, batch_first=True, **options)
     save_file(layer.state_dict(), HERE / f"{name}.safetensors", {"format": "pt"})
@@ -101,3 +153,5 @@ if __name__ == "__main__":
     lstm("packed_bi_l2", lengths=[2, 5, 1], num_layers=2, bidirectional=True)
     lstm("proj", proj_size=P, bias=False)
     lstm("packed_proj_bi_l2", lengths=[4, 1, 5], num_layers=2, bidirectional=True, proj_size=P)
+    training()
+    parts()
