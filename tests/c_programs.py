@@ -26,7 +26,7 @@ from fastlstm import _core
 from fastlstm.backends import cpu
 
 ROOT = Path(__file__).parent.parent
-STRICT = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 C11, CXX17 = ("-std=c11",), ("-std=c++17",)
 # As setup.py builds the extension: then the bits are the same.
 EXACT = ("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")

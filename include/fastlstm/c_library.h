@@ -9,8 +9,14 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__)
 #pragma GCC diagnostic push
+#if defined(__cplusplus)
+/* Compound literals of vectors, which gcc and clang take in C++ too. */
+#pragma GCC diagnostic ignored "-Wpedantic"
+#endif
+#endif
+#if defined(__GNUC__) && !defined(__clang__)
 /* gcc 12 takes the "undefined" operands of its own intrinsics for forgotten ones. */
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
@@ -126,6 +132,6 @@ extern "C" {
 #undef v_between
 #undef v_clip
 
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__)
 #pragma GCC diagnostic pop
 #endif
