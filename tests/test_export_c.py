@@ -19,6 +19,7 @@ from fastlstm import _core
 from fastlstm.cli import main
 from fastlstm.export import Unsupported, export_c
 from fastlstm.layers import (
+    ELU,
     LSTM,
     Activation,
     AveragePooling1D,
@@ -34,10 +35,14 @@ from fastlstm.layers import (
     GlobalMaxPooling1D,
     InputLayer,
     LayerNormalization,
+    LeakyReLU,
     Masking,
     MaxPooling1D,
     Permute,
+    ReLU,
+    RepeatVector,
     Reshape,
+    Softmax,
     TimeDistributed,
 )
 
@@ -81,11 +86,38 @@ MODELS = {
         ],
     ),
     "reshaped": ((12,), lambda: [Reshape((4, 3)), LSTM(5), Dense(6), Reshape((3, 2)), LSTM(2)]),
+    "autoencoder": (
+        (6, 3),
+        lambda: [
+            LSTM(4, "relu"),
+            RepeatVector(5),
+            LSTM(4, return_sequences=True),
+            TimeDistributed(Dense(3)),
+            ReLU(0.5, 0.1, 0.2),
+        ],
+    ),
+    "flat_steps": (
+        (4, 9, 2),
+        lambda: [
+            ConvLSTM1D(3, 3, return_sequences=True),
+            TimeDistributed(LeakyReLU()),
+            TimeDistributed(Dropout(0.2)),
+            TimeDistributed(Flatten()),
+            TimeDistributed(Reshape((7, 3))),
+            ELU(0.7),
+            TimeDistributed(Flatten()),
+            TimeDistributed(Dense(6)),
+            LSTM(5),
+            Softmax(),
+        ],
+    ),
+    "repeated_every_step": ((5, 3), lambda: [LSTM(4), RepeatVector(3), ReLU(negative_slope=0.5), Dense(2), LeakyReLU(0.1)]),
     "nested": ((5, 3), lambda: [fastlstm.Sequential([LSTM(4, return_sequences=True), Dense(3)]), LSTM(2)]),
     "nothing": ((5, 3), lambda: [Dropout(0.5)]),
 }
 # Those with a step function.
 CAUSAL = {"last", "sequences", "every_step", "masked", "masked_zeros", "no_bias", "rows", "rows_sequences", "nested", "nothing"}
+CAUSAL |= {"flat_steps", "repeated_every_step"}
 TOLERANCE = 5e-6  # the models calculate in float32
 
 
@@ -253,6 +285,9 @@ REFUSED = {
     "channels first": ([Conv1D(3, 2, data_format="channels_first")], "channels_first"),
     "groups": ([Conv1D(3, 2, groups=3)], "its groups 3"),
     "16 bits": ([LSTM(3, dtype="float16")], "float16"),
+    "an axis of softmax": ([Softmax(axis=1)], "its axis is 1"),
+    "a masked softmax": ([Masking(), Softmax()], "a mask arrives"),
+    "a convolution of each step": ([Reshape((5, 3, 1)), TimeDistributed(Conv1D(2, 2))], "it holds a Conv1D"),
     "another axis": ([BatchNormalization(axis=1)], "normalizes axis 1"),
 }
 
@@ -296,22 +331,58 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         export_c(model, tmp_path / "model.h")
 
 
-@pytest.mark.parametrize("name", ["", "9a", "a-b", "while", "fastlstm_x", "ä"])
+@pytest.mark.parametrize("name", ["", "9a", "a-b", "while", "fastlstm_x", "ä", "co_await", "xor", "index", "size_t"])
 def test_names_that_c_does_not_take_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match="C identifier"):
         export_c(made("last"), tmp_path / "model.h", name=name)
 
 
-def test_names_of_layers_and_files_become_identifiers(tmp_path):
-    """Also names that C or the exported text uses itself, and two that become the same."""
-    layers = [LSTM(3, return_sequences=True, name=name) for name in ("at", "bytes", "9.lives", "a b", "a-b", "while")]
-    model = fastlstm.Sequential([InputLayer((4, 3)), *layers])
-    export_c(model, tmp_path / "my model-2.h")
-    assert "my_model_2_run(" in (tmp_path / "my model-2.h").read_text()
+NAMES = {
+    "of the exported text": ["at", "bytes", "layer", "lay_out", "model", "named", "reset", "status"],
+    "of C and C++": ["while", "NULL", "nullptr", "xor", "concept", "size_t", "uintptr_t", "linux", "_Bool", "I"],
+    "that become the same": ["9.lives", "9 lives", "a b", "a-b", "LSTM", "lstm", "é", "ü"],
+    "made of another and an end": ["lstm", "lstm_h", "lstm_c", "lstm_recurrent", "lstm_forward_h", "lstm_backward"],
+    "that the text replaces": ["UPPER", "PREFIX_x", "WORKSPACE", "My_WORKSPACE", "TRY", "real", "FASTLSTM_OK"],
+}
+
+
+@pytest.mark.parametrize("language", ["c", "c++"])
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_layers_become_identifiers(kind, language, tmp_path):
+    """Also names that C, C++ or the exported text uses itself, and several that become the same."""
+    layers = [LSTM(3, return_sequences=True, name=name) for name in NAMES[kind]]
+    model = fastlstm.Sequential([InputLayer((4, 3)), *layers, BatchNormalization(name="scale")])
     export_c(model, tmp_path / "named.h")
-    x = np.zeros((1, 4, 3), np.float32)
-    whole, *_ = answers(built(tmp_path, "named", native()), x, 12, 4, 3)
-    compare(whole, model.predict(x, verbose=0).reshape(1, -1))
+    x = samples("last")[:, :4]
+    whole, *_ = answers(built(tmp_path, "named", native(), language), x, 12, 4, 3)
+    compare(whole, model.predict(x, verbose=0).reshape(len(x), -1))
+
+
+@pytest.mark.parametrize("name", ["my model-2", "signal", "index", "y0", "class", "real", "net_WORKSPACE", "size_t"])
+def test_names_of_files_become_identifiers(name, tmp_path):
+    """Also those of functions whose headers the program includes, and a model and its layer of one name."""
+    export_c(fastlstm.Sequential([InputLayer((4, 3)), LSTM(3, name="net_WORKSPACE")]), tmp_path / f"{name}.h")
+    text = (tmp_path / f"{name}.h").read_text()
+    prefix = re.search(r"(\w+)_run\(", text)[1]
+    assert prefix == {"my model-2": "my_model_2", "net_WORKSPACE": name}.get(name, f"{name}_")
+    includes = [f"#include <{header}.h>\n" for header in ("math", "signal", "stdio", "stdlib", "string", "time", "unistd")]
+    use = f'#include "{name}.h"\nint main(void) {{ {prefix} model; return {prefix}_init(&model, NULL, 0) == FASTLSTM_OK; }}\n'
+    source = tmp_path / "main.c"
+    source.write_text("#define FASTLSTM_IMPLEMENTATION\n" + "".join(includes) + use)
+    for standard, language in ((("-std=gnu11",), "c"), (("-x", "c++", "-std=gnu++20"), "c++")):
+        run([compile_with(compiler("gcc", language), [source], *standard, *STRICT, f"-I{tmp_path}", *EXTRA)], b"")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
+def test_mask_values_that_are_no_numbers(value, tmp_path):
+    """NaN masks nothing, infinity masks infinity, as do numbers beyond float32."""
+    model = fastlstm.Sequential([InputLayer((5, 3)), Masking(value), LSTM(4), Dense(3)])
+    x = samples("last")[:, :5]
+    x[0, 2] = x[1, 0] = np.copysign(np.inf, value)
+    export_c(model, tmp_path / "marked.h")
+    whole, *_ = answers(built(tmp_path, "marked", native()), x, 3, 5, 3)
+    with np.errstate(over="ignore"):
+        compare(whole, model.predict(x, verbose=0))
 
 
 # -- the command ----------------------------------------------------------------------------------------------------------------

@@ -15,18 +15,35 @@ import numpy as np
 from ..models import Sequential
 from ..version import __version__
 from .c_text import Text, header
-from .layers import Input, Unsupported, operation
-from .pieces import Operation
+from .layers import operation
+from .pieces import Input, Operation, Unsupported
 
 __all__ = ["Unsupported", "export_c"]
 
-# Words that no C or C++ compiler takes for a name, as far as they could be somebody's model, and names of the exported text.
-RESERVED = set(
-    "auto bool break case catch char class const continue default delete do double else enum export extern false float for "
-    "friend goto if inline int long main namespace new operator private protected public register restrict return short signed "
-    "sizeof static struct switch template this throw true try typedef typename union unsigned using virtual void volatile while "
-    "model real vec arrays status workspace workspace_bytes memory bytes at x y valid buffer scratch mask memcpy memset".split()
+# Words that no C or C++ compiler takes for a name.
+KEYWORDS = set(
+    "alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class compl concept "
+    "const const_cast consteval constexpr constinit continue co_await co_return co_yield decltype default delete do double "
+    "dynamic_cast else enum explicit export extern false float for friend goto if inline int linux long main mutable namespace "
+    "new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast requires restrict "
+    "return short signed sizeof static static_assert static_cast struct switch template this thread_local throw true try "
+    "typedef typeid typename typeof typeof_unqual union unix unsigned using virtual void volatile wchar_t while xor "
+    "xor_eq".split()
 )
+# Names of the exported text itself, and what it calls.
+RESERVED = KEYWORDS | set(
+    "model real vec arrays status workspace workspace_bytes memory bytes at x y valid buffer scratch mask scale "
+    "memcpy memset strcmp".split()
+)
+# Functions of the C library and of POSIX that a model could be called after: a type of that name would clash with their headers.
+FUNCTIONS = set(
+    "abs accept acos alarm asin atan bind bsearch calloc cbrt ceil clock close connect cos cosh crypt div dup encrypt erf exec "
+    "exit exp fabs floor fork free gamma getenv index j0 j1 jn kill labs ldiv lgamma link listen log log2 logb malloc nice open "
+    "pause pipe pow printf putchar puts qsort raise rand random read realloc recv remove rename rindex rint round scanf select "
+    "send signal sin sinh sleep sqrt stat swab sync system tan tanh time trunc wait write y0 y1 yn".split()
+)
+# What names of layers must not end with, each other's: what the exported text makes of one name would be made of both.
+ENDS = tuple(half + end for half in ("", "_forward", "_backward") for end in ("", "_h", "_c", "_recurrent"))
 
 
 def export_c(
@@ -48,7 +65,7 @@ def export_c(
     """
     if not isinstance(model, Sequential):
         raise Unsupported(f"Only Sequential models can be exported to C. Received: {type(model).__name__} {model.name!r}")
-    name = identifier(Path(path).stem) if name is None else checked_name(name)
+    name = model_name(Path(path).stem) if name is None else checked_name(name)
     shape = input_shape(model, steps)
     kind = checked_dtype(model, dtype)
     operations = operations_of(model, shape, kind)
@@ -70,7 +87,7 @@ def operations_of(model: Sequential, shape: tuple[int, ...], dtype: np.dtype) ->
     taken: set[str] = set()
     for layer in flattened(model):
         try:
-            made = operation(layer, unique(identifier(layer.name), taken), given, dtype)
+            made = operation(layer, layer_name(layer.name, taken), given, dtype)
         except Unsupported as error:
             wrong.append(f'layer "{layer.name}": {error}')
             made = stand_in(layer, given)
@@ -134,25 +151,41 @@ def checked_dtype(model: Sequential, dtype: Any) -> np.dtype:
 
 
 def checked_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in RESERVED or name.startswith("fastlstm"):
-        raise ValueError(f"name: expected a C identifier that is no word of C or of the library, got {name!r}")
+    """The caller's ``name`` of a model. ValueError where it cannot be one."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or _is_taken(name) or name in FUNCTIONS:
+        raise ValueError(f"name: expected a C identifier that is no word of C, its library or this one, got {name!r}")
     return name
 
 
-def identifier(text: str) -> str:
-    """A C identifier made of ``text``: what cannot stand in one becomes an underscore."""
-    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
-    name = name if name[:1].isalpha() else f"m_{name}"
-    return f"{name}_" if name in RESERVED or name.startswith("fastlstm") else name
+def model_name(text: str) -> str:
+    """A C identifier made of the name of a file."""
+    name = _identifier(text)
+    return f"{name}_" if _is_taken(name) or name in FUNCTIONS else name
 
 
-def unique(name: str, taken: set[str]) -> str:
-    """``name``, with a number where another layer has it already."""
+def layer_name(text: str, taken: set[str]) -> str:
+    """A C identifier made of the name of a layer, with a number where what it stands for is taken; those are added to ``taken``.
+
+    In small letters where it has no others, or has a word that ``Text.c`` replaces: macros are written in capitals.
+    """
+    name = _identifier(text)
+    name = name.lower() if name.isupper() or re.search("UPPER|PREFIX|WORKSPACE", name) else name
+    name = f"{name}_" if _is_taken(name) else name
     number, candidate = 2, name
-    while any(f"{candidate}{end}" in taken for end in ("", "_forward", "_backward")):
+    while any(f"{candidate}{end}" in taken for end in ENDS):
         candidate, number = f"{name}_{number}", number + 1
-    taken |= {candidate, f"{candidate}_forward", f"{candidate}_backward"}
+    taken |= {f"{candidate}{end}" for end in ENDS}
     return candidate
+
+
+def _identifier(text: str) -> str:
+    """``text`` with underscores for what cannot stand in an identifier."""
+    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
+    return name if name[:1].isalpha() else f"m_{name}"
+
+
+def _is_taken(name: str) -> bool:
+    return name in RESERVED or name.startswith("fastlstm") or name.endswith("_t")
 
 
 def write(path: Any, content: str) -> None:

@@ -58,6 +58,29 @@ static inline void PREFIX_scale_shift(ptrdiff_t rows, ptrdiff_t width, const rea
     for (ptrdiff_t k = 0; k < width; k++) y[n * width + k] = x[n * width + k] * scale[k] + shift[k];
 }
 """,
+    "rectify": """\
+/* y [count]: x above the threshold, at most `most` where `capped`; 0 at it and slope * (x - threshold) below it. */
+static inline void PREFIX_rectify(ptrdiff_t count, real slope, real threshold, real most, int capped, const real *x, real *y) {
+  for (ptrdiff_t k = 0; k < count; k++) {
+    const real above = x[k] <= threshold ? 0 : x[k];
+    y[k] = capped && above > most ? most : above;
+    if (x[k] < threshold && slope > 0) y[k] = -slope * (threshold - x[k]);
+  }
+}
+""",
+    "scale_below": """\
+/* y [count]: times alpha below 0. */
+static inline void PREFIX_scale_below(ptrdiff_t count, real alpha, real *y) {
+  for (ptrdiff_t k = 0; k < count; k++)
+    if (y[k] < 0) y[k] *= alpha;
+}
+""",
+    "repeat": """\
+/* y [count,width]: x [width] in each row. */
+static inline void PREFIX_repeat(ptrdiff_t count, ptrdiff_t width, const real *x, real *y) {
+  for (ptrdiff_t n = 0; n < count; n++) memcpy(y + n * width, x, (size_t)width * sizeof(real));
+}
+""",
     "max_pool": """\
 /* y [count,width]: the largest of each window of `size` steps of x [steps,width]; the first begins `left` steps before x. */
 static inline void PREFIX_max_pool(ptrdiff_t steps, ptrdiff_t width, ptrdiff_t count, ptrdiff_t size, ptrdiff_t stride,
@@ -128,10 +151,9 @@ class Text:
 
     def c(self, text: str) -> str:
         """A text of C with this model's names."""
-        text = text.replace("UPPER", self.prefix.upper())
-        text = re.sub(r"\bPREFIX_", f"{self.prefix}_", text).replace("PREFIX", self.prefix).replace("_@", f"_{self.suffix}")
-        text = re.sub(r"\breal\b", self.real, text)
-        text = text.replace("WORKSPACE", "model->workspace, model->workspace_bytes")
+        meant = {"UPPER": self.prefix.upper(), "PREFIX": self.prefix, "_@": f"_{self.suffix}", "real": self.real}
+        meant["WORKSPACE"] = "model->workspace, model->workspace_bytes"
+        text = re.sub(r"UPPER|PREFIX|_@|\breal\b|WORKSPACE", lambda match: meant[match[0]], text)
         return re.sub(r"^( *)TRY\((.*)\);$", r"\1status = \2;\n\1if (status != FASTLSTM_OK) return status;", text, flags=re.M)
 
     # -- numbers ------------------------------------------------------------------------------------------------------------
@@ -327,19 +349,19 @@ def header(text: Text, title: str, names: list[str]) -> str:
         "#include <string.h>",
         "",
     ]
-    sizes = [f"#define {upper}_INPUTS {numbers(text.before)} /* numbers of x {before} */"]
-    sizes += [f"#define {upper}_OUTPUTS {numbers(text.after)} /* numbers of y {after} */"]
+    sizes = [f"#define UPPER_INPUTS {numbers(text.before)} /* numbers of x {before} */"]
+    sizes += [f"#define UPPER_OUTPUTS {numbers(text.after)} /* numbers of y {after} */"]
     if text.timed:
-        sizes += [f"#define {upper}_STEPS {text.before[0]}"]
+        sizes += [f"#define UPPER_STEPS {text.before[0]}"]
     if text.steps_reason is None:
-        sizes += [f"#define {upper}_STEP_INPUTS {numbers(text.before[1:])} /* numbers of x of one step */"]
-        sizes += [f"#define {upper}_STEP_OUTPUTS {step_outputs(text)} /* numbers of y of one step */"]
+        sizes += [f"#define UPPER_STEP_INPUTS {numbers(text.before[1:])} /* numbers of x of one step */"]
+        sizes += [f"#define UPPER_STEP_OUTPUTS {step_outputs(text)} /* numbers of y of one step */"]
     sizes += [
         "/* Enough memory for init on every instruction set, for static arrays; PREFIX_memory_size() says what one needs. */",
         "#if defined(FASTLSTM_ONE_LANE) || (defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M')",
-        f"#define {upper}_MEMORY_BYTES {text.memory(0)}",
+        f"#define UPPER_MEMORY_BYTES {text.memory(0)}",
         "#else",
-        f"#define {upper}_MEMORY_BYTES {max(text.memory(vector) for vector in (0, 16, 32, 64))}",
+        f"#define UPPER_MEMORY_BYTES {max(text.memory(vector) for vector in (0, 16, 32, 64))}",
         "#endif",
         "",
     ]
@@ -356,7 +378,10 @@ def header(text: Text, title: str, names: list[str]) -> str:
             "   The states are kept in the model. */",
         ]
         functions += [text.function("step", step, True)]
-    return "\n".join([*top, *map(text.c, sizes), *text.arrays(), *map(text.c, functions), f"#endif /* {upper}_MODEL_H */", ""])
+    written = [text.c(function) for function in functions]
+    if any(re.search(r"\b(NAN|INFINITY)\b", function) for function in written):
+        top.insert(top.index("#include <stdint.h>"), "#include <math.h>")
+    return "\n".join([*top, *map(text.c, sizes), *text.arrays(), *written, f"#endif /* {upper}_MODEL_H */", ""])
 
 
 def step_outputs(text: Text) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from .. import activations
 from ..backends.cpu import ACTIVATION_NUMBERS
 from ..layers import (
+    ELU,
     LSTM,
     Activation,
     AveragePooling1D,
@@ -31,30 +32,23 @@ from ..layers import (
     Layer,
     Masking,
     MaxPooling1D,
+    RepeatVector,
     Reshape,
+    Softmax,
     SpatialDropout1D,
     TimeDistributed,
     windows,
 )
 from ..spec import conv_rows
-from .pieces import Operation, Piece, Place, numbers
+from .pieces import Input, Operation, Piece, Place, Unsupported, literal, numbers, positions
+from .simple import RECTIFIED, RESHAPING, activated, rectified, repeated, reshaped_each
 
 IDENTITY = (Dropout, SpatialDropout1D, GaussianDropout, GaussianNoise)
 NAMES = (
-    "LSTM, ConvLSTM1D, Bidirectional of these, Dense, TimeDistributed(Dense), Conv1D, Activation, Masking, BatchNormalization, "
-    "Flatten, Reshape, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D, GlobalAveragePooling1D, Dropout and its kin"
+    "LSTM, ConvLSTM1D, Bidirectional of these, Dense, TimeDistributed(Dense), Conv1D, Activation, ReLU, LeakyReLU, ELU, Softmax, "
+    "Masking, BatchNormalization, Flatten, Reshape, RepeatVector, MaxPooling1D, AveragePooling1D, GlobalMaxPooling1D, "
+    "GlobalAveragePooling1D, Dropout and its kin"
 )
-
-
-class Unsupported(ValueError):
-    """A layer that the C export does not know, or an option of one."""
-
-
-class Input:
-    """What arrives at a layer: ``shape`` without batch axis, whether its first axis is time, whether a mask comes with it."""
-
-    def __init__(self, shape: tuple[int, ...], timed: bool, masked: bool):
-        self.shape, self.timed, self.masked = shape, timed, masked
 
 
 def operation(layer: Layer, name: str, given: Input, dtype: np.dtype) -> Operation:
@@ -204,11 +198,6 @@ def bidirectional(layer: Any, name: str, given: Input, dtype: np.dtype) -> Opera
 
 
 # -- layers that take each position by itself ---------------------------------------------------------------------------
-def positions(place: Place, given: Input) -> int:
-    """How many rows of the last axis a call has."""
-    return numbers(given.shape[1:-1]) * place.steps if given.timed else numbers(given.shape[:-1])
-
-
 def dense(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operation:
     arrays = weights_of(layer, ("kernel", "bias"), dtype)
     fields: dict[str, str | int] = {"activation": activation_of(layer.activation, False)}
@@ -221,10 +210,16 @@ def dense(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operation:
 
 
 def time_distributed(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operation:
-    if type(layer.layer) is not Dense:
-        raise Unsupported(f"it holds a {type(layer.layer).__name__}: only Dense can be exported inside it")
-    made = dense(layer.layer, name, given, dtype)
-    made.title = "TimeDistributed(Dense)"
+    inner = layer.layer
+    if isinstance(inner, RESHAPING):
+        return reshaped_each(inner, given)
+    if isinstance(inner, IDENTITY):
+        return Operation("nothing in inference", given.shape, given.shape)
+    if type(inner) not in (Dense, Activation, ELU, *RECTIFIED):
+        held = "Dense, Flatten, Reshape, Dropout and activations"
+        raise Unsupported(f"it holds a {type(inner).__name__}: only {held} can be exported inside it")
+    made = operation(inner, name, given, dtype)
+    made.title = f"TimeDistributed({type(inner).__name__})"
     return made
 
 
@@ -244,7 +239,8 @@ def activation(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operatio
 def masking(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operation:
     if not given.timed or len(given.shape) != 2:
         raise Unsupported("it masks an input that is not [steps, features]")
-    width, value = given.shape[1], f"(real){float(np.asarray(layer.mask_value).astype(dtype)).hex()}"
+    width = given.shape[1]
+    value = literal(layer.mask_value, dtype)
 
     def lines(place: Place) -> list[str]:
         if place.stepping:
@@ -354,6 +350,9 @@ MAKERS: dict[tuple[type, ...], Callable[[Any, str, Input, np.dtype], Operation]]
     (Dense,): dense,
     (TimeDistributed,): time_distributed,
     (Activation,): activation,
+    RECTIFIED: rectified,
+    (ELU, Softmax): activated,
+    (RepeatVector,): repeated,
     (Masking,): masking,
     (BatchNormalization,): batch_normalization,
     (Flatten, Reshape): reshaping,

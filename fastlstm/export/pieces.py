@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,17 @@ class Place(NamedTuple):
     steps: int
     masked: bool
     stepping: bool
+
+
+class Unsupported(ValueError):
+    """A layer that the C export does not know, or an option of one."""
+
+
+class Input:
+    """What arrives at a layer: ``shape`` without batch axis, whether its first axis is time, whether a mask comes with it."""
+
+    def __init__(self, shape: tuple[int, ...], timed: bool, masked: bool):
+        self.shape, self.timed, self.masked = shape, timed, masked
 
 
 @dataclasses.dataclass
@@ -141,3 +152,17 @@ def rounded(size: int) -> int:
 
 def numbers(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
+
+
+def positions(place: Place, given: Input) -> int:
+    """How many rows of the last axis a call has."""
+    return numbers(given.shape[1:-1]) * place.steps if given.timed else numbers(given.shape[:-1])
+
+
+def literal(value: Any, dtype: np.dtype) -> str:
+    """A number of C, every bit of it; beyond the dtype's range it is infinite."""
+    with np.errstate(over="ignore"):
+        number = float(np.asarray(value).astype(dtype))
+    if math.isfinite(number):
+        return f"(real){number.hex()}"
+    return "(real)NAN" if math.isnan(number) else f"(real){'-' if number < 0 else ''}INFINITY"
