@@ -211,7 +211,7 @@ def dense(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operation:
 
 def time_distributed(layer: Any, name: str, given: Input, dtype: np.dtype) -> Operation:
     inner = layer.layer
-    if isinstance(inner, RESHAPING):
+    if type(inner) in RESHAPING:
         return reshaped_each(inner, given)
     if isinstance(inner, IDENTITY):
         return Operation("nothing in inference", given.shape, given.shape)
