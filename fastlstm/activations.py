@@ -195,8 +195,11 @@ def derivative(fn: Any) -> Callable[..., np.ndarray]:
 def vjp(fn: Any) -> Callable[..., np.ndarray]:
     """Backward of any built-in activation as ``(x, y, dy, **options) -> dx``; x, y = f(x) and dy = dL/dy, dx like x.
 
-    ``options`` are the keyword arguments that f was called with. NotImplementedError for a custom callable.
+    ``options`` are the keyword arguments that f was called with. A layer without weights, such as ``LeakyReLU(0.1)``, has a
+    backward too: its own. NotImplementedError for any other callable.
     """
+    if hasattr(fn, "vjp") and not fn.weights:
+        return _in_dtype(lambda x, y, dy, **options: fn.vjp(x, training=False)[1](dy).inputs)
     row = _known_row(fn)
     if not row.elementwise:
         return _in_dtype(row.gradient)
@@ -208,7 +211,7 @@ def _known_row(fn: Any) -> Row:
     if row is None:
         raise NotImplementedError(
             f"No derivative is known for the activation {getattr(fn, '__name__', repr(fn))}: "
-            "only the built-in activations have a backward"
+            "only the built-in activations and layers without weights have a backward"
         )
     return row
 

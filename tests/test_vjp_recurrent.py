@@ -13,7 +13,7 @@ import pytest
 from central_differences import check, check_layer, flatten, gradient
 
 import fastlstm
-from fastlstm import LSTM, Bidirectional, ConvLSTM1D, LSTMCell, selector
+from fastlstm import LSTM, Bidirectional, ConvLSTM1D, LSTMCell, layers, selector
 from fastlstm.layers.convlstm1d import ConvLSTM1DCell
 
 F64 = {"dtype": "float64"}
@@ -380,6 +380,31 @@ def test_a_callers_own_activation_is_named(role):
     with pytest.raises(NotImplementedError, match="wave"):
         layer.vjp(draw(N, T, D))
     assert all(np.isfinite(y).all() for y in flatten(layer(draw(N, T, D))))
+
+
+OBJECTS = [
+    layers.LeakyReLU(0.1, **F64),
+    layers.ReLU(max_value=0.9, negative_slope=0.3, threshold=0.2, **F64),
+    layers.ELU(0.5, **F64),
+    layers.Softmax(**F64),
+    layers.Activation("softsign", **F64),
+]
+
+
+@both
+@pytest.mark.parametrize("role", ["activation", "recurrent_activation"])
+@pytest.mark.parametrize("activation", OBJECTS, ids=lambda layer: type(layer).__name__)
+def test_layers_as_activations(kind, role, activation):
+    layer = make(kind, return_sequences=True, **{role: activation})
+    check_layer(layer, draw(*SHAPES[kind]), mask=MASK)
+    check_layer(filled(Bidirectional(layer, **F64), SHAPES[kind]), draw(*SHAPES[kind]))
+
+
+def test_a_layer_with_weights_as_activation_is_named():
+    layer = make("LSTM", activation=layers.PReLU(**F64))
+    layer(draw(N, T, D))
+    with pytest.raises(NotImplementedError, match="PReLU"):
+        layer.vjp(draw(N, T, D))
 
 
 def test_threshold_needs_its_arguments():
