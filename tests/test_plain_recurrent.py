@@ -111,6 +111,19 @@ def test_gradients(kind, options, mask):
     check_layer(layer, draw(3, 5, 2), mask=mask, initial_state=[draw(3, 4, seed=9)])
 
 
+def test_a_dropout_of_one():
+    """Keras' GRU then drops nothing (the test of its cell is 0 < rate < 1), its SimpleRNN everything."""
+    x, h = draw(3, 5, 2), [draw(3, 4, seed=9)]
+    for part in ("dropout", "recurrent_dropout"):
+        keeps = filled(GRU(4, **{part: 1.0}, **F64), x.shape)
+        np.testing.assert_array_equal(keeps(x, initial_state=h, training=True), keeps(x, initial_state=h))
+    inputs = filled(SimpleRNN(4, dropout=1.0, **F64), x.shape)
+    np.testing.assert_allclose(inputs(x, initial_state=h, training=True), inputs(x * 0, initial_state=h), rtol=0, atol=1e-12)
+    states = filled(SimpleRNN(4, recurrent_dropout=1.0, **F64), x.shape)
+    np.testing.assert_allclose(states(x, initial_state=h, training=True), states(x[:, -1:]), rtol=0, atol=1e-12)
+    assert not inputs.vjp(x, initial_state=h)[1](np.ones((3, 4))).inputs.any()
+
+
 @every_kind
 def test_masked_steps_may_hold_anything(kind):
     layer = filled(KINDS[kind](return_sequences=True, **F64), (3, 5, 2))

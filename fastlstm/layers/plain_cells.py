@@ -48,6 +48,7 @@ class PlainCell(Layer):
     arguments: tuple[str, ...] = ()
     gates = 1
     ndim = 2  # axes of a step's input
+    one_drops = False  # whether a dropout rate of 1 drops everything, or nothing
 
     def __init__(self, arguments: dict[str, Any], /, **kwargs: Any):
         super().__init__(**kwargs)
@@ -110,7 +111,7 @@ class PlainCell(Layer):
         return [None if variable is None else self.weight_value(variable) for variable in listed]
 
     def draw_masks(self, batch: int, features: int) -> Masks:
-        """Dropout masks of one call. A rate of 1 drops nothing, as in Keras' cells."""
+        """Dropout masks of one call. At a rate of 1 Keras' GRU uses none, its SimpleRNN masks of zeros."""
         sizes = (
             (self.dropout, features, self._mask_count(False)),
             (self.recurrent_dropout, int(self.units), self._mask_count(True)),
@@ -118,7 +119,8 @@ class PlainCell(Layer):
         drawn = [[self._draw((batch, width), rate) for _ in range(count)] if rate > 0 else [] for rate, width, count in sizes]
         rates = (self.dropout, self.recurrent_dropout)
         every = [masks * (self.gates // max(len(masks), 1)) for masks in drawn]
-        return Masks(*(masks if masks and rate < 1 else None for masks, rate in zip(every, rates, strict=True)))
+        drops = [bool(masks) and (rate < 1 or self.one_drops) for masks, rate in zip(every, rates, strict=True)]
+        return Masks(*(masks if used else None for masks, used in zip(every, drops, strict=True)))
 
     def _draw(self, shape: tuple[int, int], rate: float) -> np.ndarray:
         return dropout_mask(self.seed_generator, shape, float(rate), self.arithmetic_dtype)
@@ -182,6 +184,7 @@ class SimpleRNNCell(PlainCell):
     """h' = activation(x @ kernel + bias + h @ recurrent_kernel)."""
 
     arguments = SIMPLE_ARGUMENTS
+    one_drops = True
 
     def forward(self, values: Any, x: np.ndarray, h: np.ndarray, masks: Masks) -> tuple[np.ndarray, Any]:
         kernel, recurrent, bias = values
