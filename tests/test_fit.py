@@ -58,6 +58,7 @@ REGULARIZED = {
     "inside": lambda: [Bidirectional(LSTM(3, activity_regularizer="l2"), activity_regularizer="l1"), Dense(2)],
     "sequential": lambda: [Sequential([LSTM(3, activity_regularizer="l2")]), Dense(2)],
     "time": lambda: [TimeDistributed(Dense(3, activity_regularizer="l2")), Flatten(), Dense(2)],
+    "twice": lambda: [*[LSTM(4, return_sequences=True, activity_regularizer="l2")] * 2, Flatten(), Dense(2)],
 }
 
 

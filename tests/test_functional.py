@@ -388,6 +388,25 @@ def test_an_activity_penalty_on_a_branch_counts():
     assert len(model.losses) == 1
 
 
+@pytest.mark.parametrize("inside", [False, True], ids=["at the top", "in a model inside"])
+def test_activity_penalties_of_a_layer_that_is_used_twice_all_count(inside):
+    """Keras counts them all (and on JAX, in training only, the last one)."""
+    x = Input((4, 2), **F64)
+    shared = LSTM(2, return_sequences=True, activity_regularizer="l2", **F64)
+    y = Model(x, shared(x))(Model(x, shared(x))(x)) if inside else shared(shared(x))
+    model, given = Model(x, y), draw(3, 4, 2)
+    plain = LSTM(2, return_sequences=True, **F64)
+    plain.build((None, 4, 2))
+    plain.set_weights(shared.get_weights())
+    once = plain(given)
+    want = [0.01 * np.sum(a**2) / 3 for a in (once, plain(once))]
+    for call in (model, model, lambda a: model.vjp(a)):
+        call(given)
+        np.testing.assert_allclose(model.losses, want, rtol=1e-12)
+    shared(given)
+    np.testing.assert_allclose(shared.losses, want[:1], rtol=1e-12)
+
+
 # -- config -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("make", [encoder_decoder, nested])
 def test_config_round_trip(make):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import threading
-import weakref
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from .. import devices, dtypes, initializers, regularizers, selector
 from ..arrays import cast, require_array
 from ..serialization import to_snake_case
 from ..variable import Variable
+from . import activity
 from .gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from .moving import moved_call, moved_vjp
 from .subclassing import UserClasses
@@ -28,7 +28,6 @@ _name_counts: collections.Counter = collections.Counter()
 _name_lock = threading.Lock()
 # Held while a first call builds a layer: threads that call one new layer at once must not each make its variables.
 _build_lock = threading.RLock()
-_thread = threading.local()
 
 
 def auto_name(prefix: str) -> str:
@@ -55,12 +54,6 @@ def _own(gradient: np.ndarray | None, dys: Any) -> np.ndarray | None:
     writeable = devices.is_on_gpu(gradient) or gradient.flags.writeable
     own = writeable and not any(np.may_share_memory(gradient, dy) for dy in given)
     return gradient if own else gradient.copy()
-
-
-def _activity_table() -> weakref.WeakKeyDictionary:
-    if not hasattr(_thread, "activity"):
-        _thread.activity = weakref.WeakKeyDictionary()
-    return _thread.activity
 
 
 class Layer(UserClasses):
@@ -234,16 +227,18 @@ class Layer(UserClasses):
         penalties = [v.regularizer(v.latest) for v in self.trainable_weights if v.regularizer is not None]
         return self._activity_losses() + penalties
 
-    def _activity_losses(self) -> list[np.ndarray]:
-        inner = [loss for layer in self._layers for loss in layer._activity_losses()]
-        return list(_activity_table().get(self, [])) + inner
+    def _activity_losses(self, seen: set[int] | None = None) -> list[np.ndarray]:
+        """Those of this layer and the layers inside, of each layer once: ``seen`` are the ids of those that were asked."""
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            return []
+        seen.add(id(self))
+        inner = [loss for layer in self._layers for loss in layer._activity_losses(seen)]
+        return activity.losses_of(self) + inner
 
     def _record_activity(self, outputs: Any) -> None:
         """Stores reg(t)/N of each returned array t [N,…] for ``losses``."""
-        if self.activity_regularizer is None:
-            return
-        tensors = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
-        _activity_table()[self] = [self.activity_regularizer(t) / t.dtype.type(len(t)) for t in tensors]
+        activity.record(self, outputs)
 
     # -- build and call -------------------------------------------------------------------------------------------
     def build(self, input_shape: Any) -> None:

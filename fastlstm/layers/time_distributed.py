@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import require_array
+from . import activity
 from .base import Layer
 from .checks import floats_to
 from .gradients import joining_activity_losses
@@ -113,9 +114,8 @@ class TimeDistributed(Layer):
             raise ValueError(f'The layer inside "{self.name}" must return one array. "{self.layer.name}" returned {len(y)}')
         return y
 
-    def _activity_losses(self) -> list[np.ndarray]:
-        own, inner = super()._activity_losses(), self.layer._activity_losses()
-        return own[: len(own) - len(inner)]
+    def _activity_losses(self, seen: set[int] | None = None) -> list[np.ndarray]:
+        return activity.losses_of(self)  # without those of the inner layer, see the class
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
         child = self.layer.compute_output_shape(self._child_shape(input_shape))
