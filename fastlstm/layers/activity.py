@@ -6,10 +6,8 @@ uses a layer several times, the losses of all these calls count, as in Keras.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,18 +36,22 @@ def record(layer: Any, outputs: Any) -> None:
     _kept.losses[layer] = [*losses_of(layer), *losses] if _kept.adding else losses
 
 
-@contextlib.contextmanager
-def one_call(model: Any) -> Iterator[None]:
-    """Inside, the losses of calls of the layers of ``model`` add up; the outermost one forgets what was there."""
-    if _kept.adding:
-        yield
-        return
-    _forget(model)
-    _kept.adding = True
-    try:
-        yield
-    finally:
-        _kept.adding = False
+class OneCall:
+    """Context: inside, the losses of calls of the layers of ``model`` add up; the outermost one forgets what was there."""
+
+    __slots__ = ("_model", "_outermost")
+
+    def __init__(self, model: Any):
+        self._model, self._outermost = model, False
+
+    def __enter__(self) -> None:
+        if not _kept.adding:
+            _forget(self._model)
+            self._outermost = _kept.adding = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._outermost:
+            _kept.adding = False
 
 
 def _forget(layer: Any) -> None:

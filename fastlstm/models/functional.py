@@ -13,7 +13,7 @@ import numpy as np
 from .. import selector
 from ..arrays import require_array
 from ..layers import Embedding, Layer, Masking
-from ..layers.activity import one_call
+from ..layers.activity import OneCall
 from ..layers.gradients import Form, Gradients, Pullback, cotangents, like, of_weights, with_activity_losses
 from ..layers.moving import moved_call, moved_vjp
 from ..layers.nest import flatten, is_several_shapes, mapped, packed
@@ -173,7 +173,7 @@ class Functional(Model):
             return node.layer(inputs, mask=mask, **_with_training(options, training))
 
         arrays = self._arrays(inputs)
-        with one_call(self):
+        with OneCall(self):
             return self._result(self._graph.run(arrays, self._masks(mask), run))
 
     def _elsewhere(self, inputs: Any) -> str | None:
@@ -270,7 +270,7 @@ class Functional(Model):
             return y
 
         arrays = self._arrays(inputs)
-        with one_call(self):
+        with OneCall(self):
             result = self._result(self._graph.run(arrays, self._masks(mask), run))
         forms, given = [Form.of(y) for y in flatten(result)], [Form.of(x) for x in arrays]
         answered, one = of_weights(self), isinstance(self._outputs_structure, KerasTensor)

@@ -13,7 +13,7 @@ import numpy as np
 from .. import selector
 from ..arrays import require_array
 from ..layers import LAYERS, Embedding, InputLayer, Layer, Masking
-from ..layers.activity import one_call
+from ..layers.activity import OneCall
 from ..layers.base import shape_tuple
 from ..layers.gradients import Pullback
 from ..layers.moving import moved_call, moved_vjp
@@ -207,7 +207,7 @@ class Sequential(Model):
         """``run(layer, x, mask)`` for one layer after the other. Returns the last one's output; its mask is kept."""
         x = self._fit_rank(x)
         layers = self.layers
-        with one_call(self):
+        with OneCall(self):
             for index, layer in enumerate(layers, 1):
                 y = run(layer, x, mask)
                 if index < len(layers) and isinstance(y, (tuple, list)):
