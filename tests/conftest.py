@@ -68,3 +68,18 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[dict[str, bool]]:
             yield {}
     else:
         yield {"use_cudnn": False} if request.param == "general" else {}
+
+
+def _packed() -> Iterator[None]:
+    """The own kernels, for tests of what they alone promise about bits, where FASTLSTM_GEMM and FASTLSTM_ISA lead to BLAS."""
+    import fastlstm
+    from fastlstm.backends import cpu
+
+    with pytest.MonkeyPatch.context() as patch:
+        if cpu.kernel_for(fastlstm.LSTM(1).spec)[0] != "fused":
+            patch.setattr(cpu, "GEMM", "packed")
+        yield
+
+
+packed_panels = pytest.fixture(_packed, name="packed_panels")
+packed_panels_throughout = pytest.fixture(_packed, name="packed_panels_throughout", scope="module")

@@ -29,8 +29,7 @@ ACTIVATIONS = ["tanh", "sigmoid", "relu", "hard_sigmoid", "softplus", "elu", "ge
 # |a - b| / max(1, |b|) between a processor's multiply-adds and two roundings in their place.
 GENERIC = {"float32": 2e-6, "float64": 5e-15}
 
-if made().explain(np.zeros((1, 1, 4), np.float32)).kernel != "fused":
-    pytest.skip("FASTLSTM_GEMM and FASTLSTM_ISA lead to BLAS, which promises nothing about bits", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("packed_panels_throughout")
 
 
 def assert_same_bits(got, want):

@@ -81,8 +81,7 @@ problems = st.tuples(
 )
 few_examples = settings(max_examples=30 if CHILD in os.environ else 100)
 
-if made().explain(np.zeros((1, 1, 7, 2), np.float32)).kernel != "fused":
-    pytest.skip("FASTLSTM_GEMM and FASTLSTM_ISA lead to BLAS, which promises nothing about bits", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("packed_panels_throughout")
 
 
 # -- batches ------------------------------------------------------------------------------------------------------------------

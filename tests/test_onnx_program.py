@@ -10,7 +10,7 @@ pytest.importorskip("onnx", reason="ONNX models are parsed by the package onnx")
 import onnx_graphs as og
 
 from fastlstm import selector
-from fastlstm.backends import cpu, reference
+from fastlstm.backends import reference
 from fastlstm.models.onnx import ops_pad, ops_shape, ready
 
 RNG = np.random.default_rng(3)
@@ -121,8 +121,7 @@ def test_a_result_that_others_read_stays_where_it_is(outputs):
                 np.testing.assert_allclose(stages[name][0], wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("soon")
-@pytest.mark.skipif(cpu.GEMM == "blas", reason="FASTLSTM_GEMM=blas: convolutions through BLAS are not bound to arrays")
+@pytest.mark.usefixtures("soon", "packed_panels")
 def test_a_result_that_is_only_copied_is_written_there_at_once():
     """Relu writes into the padded rows of the convolution behind it; b is in the sum of the other graph too."""
     proto, _ = convolutions()

@@ -29,8 +29,7 @@ MASKS = {
     "all": lambda steps: np.zeros(steps, bool),
 }
 
-if made().explain(np.zeros((1, 1, 4), np.float32)).kernel != "fused":
-    pytest.skip("FASTLSTM_GEMM and FASTLSTM_ISA lead to BLAS, which promises nothing about bits", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("packed_panels_throughout")
 
 
 def problem(size, steps, dtype, **options):
