@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 
 import fastlstm
 from fastlstm import LSTM, Bidirectional, ConvLSTM1D, _core, get_num_threads, set_num_threads
+from fastlstm.backends import cpu
 from fastlstm.backends import threads as threads_module
 
 COUNTS = (2, 3, 7)
 TASKS = Path("/proc/self/task")
 needs_threads = pytest.mark.skipif(_core.max_threads() == 1, reason="this build has no threads")
 needs_tasks = pytest.mark.skipif(not TASKS.exists(), reason="no /proc/self/task to count the threads of this process")
-# BLAS has threads of its own; calls that go to it are not shared.
-PANELS = LSTM(4).explain(np.zeros((1, 1, 4), np.float32)).kernel == "fused"
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+# BLAS has threads of its own; calls that go to it are not shared.
+pytestmark = pytest.mark.usefixtures("packed_panels_throughout")
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +185,7 @@ def run_python(code, **environment):
     start = "import os, time\nimport numpy as np\nimport fastlstm\nfrom fastlstm import _core\n"
     start += "tasks = lambda: len(os.listdir('/proc/self/task'))\n"
     start += "x = np.ones((8, 20, 16), np.float32)\nlayer = fastlstm.LSTM(64)\n"
-    variables = {k: v for k, v in os.environ.items() if k != "FASTLSTM_NUM_THREADS"} | environment
+    variables = {k: v for k, v in os.environ.items() if k != "FASTLSTM_NUM_THREADS"} | {"FASTLSTM_GEMM": cpu.GEMM} | environment
     done = subprocess.run([sys.executable, "-c", start + code], env=variables, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
@@ -210,7 +211,7 @@ for number in (3, 2, 5, 1):
 """
     # What the last number left over stays; joined threads may take a moment to leave the list.
     code = code.replace("print(", "time.sleep(0.2); print(")
-    assert run_python(code, FASTLSTM_GEMM="packed") == ["0", "2", "1", "1", "1", "4", "0", "0"]
+    assert run_python(code) == ["0", "2", "1", "1", "1", "4", "0", "0"]
 
 
 @needs_threads
@@ -368,7 +369,7 @@ def test_a_child_after_a_fork_starts_threads_of_its_own():
             assert len(os.listdir(TASKS)) == 1
         answer = layer(batch).tobytes() + layer(batch[:1]).tobytes()
         if TASKS.exists():
-            assert len(os.listdir(TASKS)) == (get_num_threads() if PANELS else 1)
+            assert len(os.listdir(TASKS)) == get_num_threads()
         return answer
 
     set_num_threads(min(3, _core.max_threads()))
