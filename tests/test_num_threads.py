@@ -33,8 +33,9 @@ pytestmark = pytest.mark.usefixtures("packed_panels_throughout")
 
 @pytest.fixture(autouse=True)
 def shared_calls():
-    """Every call that has two parts is shared, until the end of the test."""
+    """Every call that has two parts is shared, until the end of the test, which begins with one thread."""
     number, work = get_num_threads(), _core.set_thread_work(1, 1)
+    set_num_threads(1)
     yield
     _core.set_thread_work(*work)
     set_num_threads(number)
