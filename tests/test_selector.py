@@ -18,6 +18,12 @@ VARIABLES = ("FASTLSTM_DEVICE", "FASTLSTM_ISA", "FASTLSTM_GEMM")
 RIGHT_PADDED = np.arange(T) < np.array([[T], [2], [1]])
 
 
+@pytest.fixture(autouse=True)
+def no_device(monkeypatch):
+    """Where a test does not say otherwise, nobody has pinned calls to a device."""
+    monkeypatch.delenv("FASTLSTM_DEVICE", raising=False)
+
+
 @pytest.fixture
 def x():
     return np.random.default_rng(5).standard_normal((N, T, D)).astype(np.float32)
