@@ -173,12 +173,12 @@ def test_csv_logger(tmp_path):
     path = tmp_path / "log.csv"
     model, (x, y) = model_of(), data()
     history = model.fit(x, y, epochs=3, validation_data=(x, y), validation_freq=2, verbose=0, callbacks=[CSVLogger(path)])
-    rows = list(csv.DictReader(path.open()))
+    rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [float(row["loss"]) for row in rows] == history.history["loss"]
     assert [row["val_loss"] for row in rows] == ["NA", repr(history.history["val_loss"][0]), "NA"]
     model.fit(x, y, epochs=1, verbose=0, callbacks=[CSVLogger(path, append=True)])
-    assert len(list(csv.DictReader(path.open()))) == 4
+    assert len(list(csv.DictReader(path.read_text().splitlines()))) == 4
     model.fit(x, y, epochs=1, verbose=0, callbacks=[CSVLogger(path, separator=";")])
     assert path.read_text().splitlines()[0] == "epoch;loss;val_loss"
     with pytest.raises(OSError, match="nowhere"):

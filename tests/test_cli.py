@@ -338,7 +338,8 @@ def test_signals_end_the_process_quietly():
 
     closed = python("-m", "fastlstm", "info", SPEAKERS, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     closed.stdout.close()
-    err = closed.stderr.read()
+    with closed.stderr as pipe:
+        err = pipe.read()
     assert closed.wait(timeout=60) == 141
     assert err == ""
 
