@@ -7,6 +7,7 @@ that runs (``valgrind -q --error-exitcode=9``). Used by the tests of the C libra
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import functools
 import importlib.util
@@ -69,7 +70,9 @@ def compiler(name, language="c"):
 
 @functools.cache
 def _folder():
-    return tempfile.TemporaryDirectory(prefix="fastlstm-c-")
+    folder = tempfile.TemporaryDirectory(prefix="fastlstm-c-")
+    atexit.register(folder.cleanup)
+    return folder
 
 
 def compile_with(command, sources, *flags, output=None):
