@@ -41,7 +41,7 @@ def kernel_for(spec: RecurrentSpec, x: Any, training: bool = False) -> tuple[str
         return "general", "an empty batch"
     layout = Layout.of(spec, _rows_and_channels(spec, x.shape))
     recurrent = training and spec.recurrent_dropout > 0
-    way, why = choose.path(spec, layout, recurrent, spec.arithmetic.itemsize)
+    way, why, _ = choose.path(spec, layout, recurrent, spec.arithmetic.itemsize)
     return "general" if way == "general" else "fused", f"{way}: {why}" if way != "general" else why
 
 

@@ -87,22 +87,15 @@ def _through_recurrent(tape: Tape, dz: Any) -> Any:
     layout, xp = tape.layout, devices.cupy_module()
     samples, rows, units = layout.samples, layout.sample_rows, layout.units
     if tape.h_scales is None:
-        turned = _turned(tape.weights.h_matrix, layout.h)  # [K*4U, U]
         windows = layout.h.transposed(4 * units).gather(dz.reshape(samples, rows, 4 * units))
-        return xp.matmul(windows, turned)
+        return xp.matmul(windows, tape.weights.turned_matrix)
     total: Any = None
-    for g, matrix in enumerate(tape.weights.gates(tape.weights.h_matrix)):
+    for g, turned in enumerate(tape.weights.turned_gates):
         one = devices.contiguous(dz[:, g]).reshape(samples, rows, units)
-        part = xp.matmul(layout.h.transposed(units).gather(one), _turned(matrix, layout.h))
+        part = xp.matmul(layout.h.transposed(units).gather(one), turned)
         part = part.reshape(tape.h_scales[g].shape) * tape.h_scales[g]
         total = part if total is None else total + part
     return devices.contiguous(total.reshape(layout.rows, units))
-
-
-def _turned(matrix: Any, windows: Windows) -> Any:
-    """[K*C, n] -> [K*n, C] with the taps in reverse: the kernel of the transposed convolution."""
-    turned = matrix.reshape(windows.taps, windows.channels, matrix.shape[1])[::-1].swapaxes(1, 2)
-    return devices.contiguous(turned).reshape(windows.taps * matrix.shape[1], windows.channels)
 
 
 def _kept(tape: Tape, a: Any) -> Any:

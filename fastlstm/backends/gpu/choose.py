@@ -6,6 +6,8 @@ measurement can replace them.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ... import devices
 from ...spec import RecurrentSpec
 from . import tiles
@@ -27,25 +29,31 @@ def limits() -> Limits:
     )
 
 
-def path(spec: RecurrentSpec, layout: Layout, recurrent_masks: bool, itemsize: int) -> tuple[str, str]:
-    """("persistent" | "direct" | "general", why)."""
+class Choice(NamedTuple):
+    """``way``: "persistent", "direct" or "general"; why; and, but for the last, how rows and columns are cut."""
+
+    way: str
+    why: str
+    sizes: tiles.Tiles | None = None
+
+
+def path(spec: RecurrentSpec, layout: Layout, recurrent_masks: bool, itemsize: int, scaled: bool = False) -> Choice:
+    """How a forward is computed. ``scaled``: dropout scales the inputs."""
     if spec.use_cudnn is False:
-        return "general", "use_cudnn=False: cuBLAS and the cell, step by step"
+        return Choice("general", "use_cudnn=False: cuBLAS and the cell, step by step")
     if recurrent_masks:
-        return "general", "each gate has a recurrent dropout mask of its own: cuBLAS and the cell, step by step"
+        return Choice("general", "each gate has a recurrent dropout mask of its own: cuBLAS and the cell, step by step")
     device = limits()
-    found = {
-        "persistent": tiles.together(layout, itemsize, device),
-        "direct": tiles.each(layout, itemsize, device),
-    }
-    cycles = {way: sizes.cycles for way, sizes in found.items() if sizes is not None}
-    best = min(cycles, key=lambda way: cycles[way], default="general")
-    if best == "general" or cycles[best] > general_cycles(layout, itemsize, device):
-        return "general", "large steps: cuBLAS and the cell, step by step"
-    sizes = found[best]
-    assert sizes is not None
-    where = "a slab of the weights at a time" if sizes.streamed else "the weights in shared memory"
-    return best, f"one launch {'for all steps' if best == 'persistent' else 'a step'}, {where}"
+    found = []
+    for way, launches, fit in (("persistent", "for all steps", tiles.together), ("direct", "a step", tiles.each)):
+        sizes = fit(layout, itemsize, device, scaled)
+        if sizes is not None:
+            where = "a slab of the weights at a time" if sizes.streamed else "the weights in shared memory"
+            found.append((sizes.cycles, Choice(way, f"one launch {launches}, {where}", sizes)))
+    cycles, best = min(found, key=lambda pair: pair[0], default=(float("inf"), None))
+    if best is None or cycles > general_cycles(layout, itemsize, device):
+        return Choice("general", "large steps: cuBLAS and the cell, step by step")
+    return best
 
 
 def path_back(spec: RecurrentSpec, layout: Layout, recurrent_masks: bool, itemsize: int) -> tiles.Tiles | None:

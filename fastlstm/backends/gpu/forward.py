@@ -11,7 +11,7 @@ import numpy as np
 
 from ... import devices
 from ...spec import RecurrentSpec
-from . import choose, kernels, plans, sequence, structs, tiles
+from . import choose, kernels, plans, sequence, structs
 from .buffers import Buffers, project
 from .layout import Layout, time_major
 from .weights import GpuWeights
@@ -39,40 +39,26 @@ def forward(
     x_scales, h_scales = scales
     xs = time_major(x, spec.go_backwards, own=record)
     mask = None if mask is None else time_major(mask.astype(np.uint8), spec.go_backwards)
-    way, _ = choose.path(spec, layout, h_scales is not None, x.dtype.itemsize)
-    if way != "general" and not record and x_scales is None and plans.worth(spec, layout, x.dtype.itemsize):
-        return plans.run(spec, layout, weights, xs, h, c, mask, together=way == "persistent")
+    way, _, sizes = choose.path(spec, layout, h_scales is not None, x.dtype.itemsize, x_scales is not None)
+    together = way == "persistent"
+    if sizes is not None and not record and x_scales is None and plans.worth(spec, layout, x.dtype.itemsize):
+        return plans.run(spec, layout, sizes, weights, xs, h, c, mask, together)
     buffers = Buffers(spec, layout, mask, x.dtype, record)
     buffers.start(h, c)
-    if layout.rows:
-        _WAYS[way](layout, weights, xs, x_scales, h_scales, buffers)
+    if sizes is not None:
+        z = None if sizes.x_channels else project(layout, weights, xs, x_scales, with_bias=False)
+        steps = sequence.Steps(layout, sizes, weights, buffers, together, z)
+        steps.fill(xs)
+        for launch in steps.launches():
+            kernels.run(launch, x.dtype)
+    elif layout.rows:
+        _general(layout, weights, xs, x_scales, h_scales, buffers)
     results = buffers.results()
     if not record:
         return results
     # The tape keeps none of the arrays that the caller gets.
     tape = Tape(layout, weights, xs, mask, buffers.h, buffers.c, buffers.gates, x_scales, h_scales)
     return (*results, tape)
-
-
-def _persistent(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
-    sizes = tiles.together(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
-    _run_steps(layout, sizes, weights, x, x_scales, buffers, together=True)
-
-
-def _direct(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
-    sizes = tiles.each(layout, x.dtype.itemsize, choose.limits(), x_scales is not None)
-    _run_steps(layout, sizes, weights, x, x_scales, buffers, together=False)
-
-
-def _run_steps(
-    layout: Layout, sizes: tiles.Tiles | None, weights: GpuWeights, x: Any, x_scales: Any, buffers: Buffers, together: bool
-) -> None:
-    assert sizes is not None
-    z = None if sizes.x_channels else project(layout, weights, x, x_scales, with_bias=False)
-    steps = sequence.Steps(layout, sizes, weights, buffers, together, z)
-    steps.fill(x)
-    for launch in steps.launches():
-        kernels.run(launch, x.dtype)
 
 
 def _general(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scales: Any, buffers: Buffers) -> None:
@@ -94,6 +80,3 @@ def _general(layout: Layout, weights: GpuWeights, x: Any, x_scales: Any, h_scale
         )
         arguments = (buffers.cell(step), projected, structs.filled(structs.Z_PART, z=recurrent, **strides), np.uint64(0))
         kernels.run(kernels.elementwise("cell_forward", rows * units, *arguments), z.dtype)
-
-
-_WAYS = {"persistent": _persistent, "direct": _direct, "general": _general}

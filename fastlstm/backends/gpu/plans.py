@@ -9,9 +9,10 @@ from typing import Any
 
 from ... import devices
 from ...spec import RecurrentSpec
-from . import choose, kernels, sequence, structs, tiles
+from . import kernels, sequence, structs
 from .buffers import Buffers, project
 from .layout import Layout
+from .tiles import Tiles
 from .weights import GpuWeights
 
 KEPT = 8  # plans of one layer's weights
@@ -66,7 +67,7 @@ class Plan:
 
 
 def run(
-    spec: RecurrentSpec, layout: Layout, weights: GpuWeights, x: Any, h: Any, c: Any, mask: Any, together: bool
+    spec: RecurrentSpec, layout: Layout, sizes: Tiles, weights: GpuWeights, x: Any, h: Any, c: Any, mask: Any, together: bool
 ) -> tuple[Any, Any, Any]:
     """A call without a tape; its plan is made once for each shape, dtype and set of flags."""
     cuda = devices.cupy_module().cuda
@@ -75,8 +76,6 @@ def run(
     with weights.lock:
         plan = weights.plans.get(key)
         if plan is None:
-            sizes = (tiles.together if together else tiles.each)(layout, x.dtype.itemsize, choose.limits())
-            assert sizes is not None
             buffers = Buffers(spec, layout, None if mask is None else mask.copy(), x.dtype, record=False)
             z = None if sizes.x_channels else project(layout, weights, x, None, with_bias=False)
             plan = weights.plans[key] = Plan(sequence.Steps(layout, sizes, weights, buffers, together, z))

@@ -9,7 +9,6 @@ struct sequence_io {
   const real *z, *bias;            /* shares of the inputs [T,M,4U], or NULL; [4U], or NULL */
   const real *x;                   /* turned inputs [T,groups,C,x_pitch] */
   real *exchange;                  /* turned h [2][groups,U,pitch]: that of step t stands in t % 2 */
-  long long gates_step;            /* reals from one step's tape to the next one's, 0 without a tape */
   int begin, end;                  /* the steps of this launch */
   int h_slots, c_slots;            /* h and c of step t stand t % slots places of [M,U] behind cell.h_in and cell.c_in */
   int x_pitch;
@@ -42,9 +41,7 @@ FL_INLINE void look_ahead(const sequence_io &io, const cell_io &cell, const work
     if (!ahead[j].mine) continue;
     ahead[j].before = look_up(cell, m, u);
     FL_UNROLL
-    for (int g = 0; g < 4; g++) {
-      ahead[j].z[g] = io.z ? io.z[(((size_t)step * cell.rows + m) * 4 + g) * cell.units + u] : 0;
-    }
+    for (int g = 0; g < 4; g++) ahead[j].z[g] = io.z ? io.z[(((size_t)step * cell.rows + m) * 4 + g) * cell.units + u] : 0;
   }
 }
 
@@ -78,7 +75,7 @@ FL_INLINE cell_io cell_of_step(const sequence_io &io, int t) {
   cell.c_in = io.cell.c_in + t % io.c_slots * state;
   cell.c_out = io.cell.c_out + (t + 1) % io.c_slots * state;
   if (cell.y) cell.y += (size_t)t * cell.sample_rows * cell.units;
-  if (cell.gates) cell.gates += t * io.gates_step;
+  if (cell.gates) cell.gates += t * 4 * state;
   if (cell.mask) cell.mask += (size_t)t * (cell.rows / cell.sample_rows);
   return cell;
 }

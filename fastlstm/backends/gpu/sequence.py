@@ -9,24 +9,9 @@ import numpy as np
 from ... import devices
 from . import kernels, structs
 from .layout import Layout, Windows
-from .tiles import Tiles
+from .tiles import Tiles, rounded
 
 APART = 32  # FL_APART
-
-
-def packed(matrix: Any, units: int) -> Any:
-    """A kernel [D,4U] or [K,C,4U] as [C,K,U,4]: the gates of a unit side by side."""
-    kernel = matrix.reshape(-1, matrix.shape[-2], 4, units)
-    return devices.contiguous(kernel.transpose(1, 0, 3, 2))
-
-
-def turned(matrix: Any, units: int) -> Any:
-    """A recurrent kernel [U,4U] or [K,U,4U] as [4U,K,quads,4]: the kernel of the way back, taps in reverse, units in fours."""
-    kernel = matrix.reshape(-1, units, 4 * units)[::-1]
-    quads = -(-units // 4)
-    out = devices.module_of(matrix).zeros((4 * units, len(kernel), 4 * quads), matrix.dtype)
-    out[..., :units] = kernel.transpose(2, 0, 1)
-    return out.reshape(4 * units, len(kernel), quads, 4)
 
 
 def _packed_struct(weights: Any) -> Any:
@@ -64,7 +49,7 @@ class Steps:
         self.arrived = _counters(sizes) if together else None
         self.x = None
         if sizes.x_channels:
-            pitch = max(sizes.pitch, -(-(layout.x.rows_in + layout.x.pad) // 4) * 4)
+            pitch = max(sizes.pitch, rounded(layout.x.rows_in + layout.x.pad))
             self.x = xp.zeros((layout.steps, layout.samples, layout.x.channels, pitch), dtype)
 
     def fill(self, x: Any) -> None:
@@ -95,7 +80,6 @@ class Steps:
             bias=self.weights.bias,
             x=self.x,
             exchange=self.exchange,
-            gates_step=0 if self.buffers.gates is None else self.layout.rows * 4 * self.layout.units,
             end=self.layout.steps,
             h_slots=len(self.buffers.h),
             c_slots=len(self.buffers.c),
@@ -121,7 +105,7 @@ def run_back(layout: Layout, sizes: Tiles, weights: Any, cell: Any) -> None:
         structs.SEQUENCE_BACK_IO,
         cell=cell[0],
         tiles=_tiling(sizes, 0 if layout.one_row else layout.h.transposed(4 * layout.units).pad, arrived),
-        turned_kernel=_packed_struct(weights.turned_recurrent_kernel),
+        turned_kernel=_packed_struct(weights.packed_turned),
         exchange=exchange,
         steps=layout.steps,
     )

@@ -36,8 +36,7 @@ TILING = _struct("arrived", ints="taps pad pitch groups group_rows group_tiles q
 PACKED = _struct("at", ints="channels quads")
 SEQUENCE_IO = _struct(
     "z bias x exchange",
-    "gates_step",
-    "begin end h_slots c_slots x_pitch",
+    ints="begin end h_slots c_slots x_pitch",
     first=[("cell", CELL_IO), ("tiles", TILING), ("recurrent_kernel", PACKED), ("kernel", PACKED)],
 )
 SEQUENCE_BACK_IO = _struct("exchange", ints="steps", first=[("cell", BACK_IO), ("tiles", TILING), ("turned_kernel", PACKED)])

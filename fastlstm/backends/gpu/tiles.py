@@ -18,10 +18,8 @@ PIECES, PIECE = 4, 16  # FL_PIECES, and its bytes
 WARP = 32
 # Cycles of a step, roughly; nothing has been measured yet.
 PRODUCTS = 128  # float32 multiply-adds a cycle of a multiprocessor, where a thread has several rows
-LOADED, LOADED_BY_ALL = (
-    64,
-    25,
-)  # bytes a cycle that a multiprocessor gets from the level-2 cache: alone, and when all of them read
+LOADED = 64  # bytes a cycle that a multiprocessor gets from the level-2 cache alone
+LOADED_BY_ALL = 25  # the same when all of them read
 SLAB = 100  # a slab's barrier and the start of its loop
 LATENCY = 700  # until weights that are streamed begin to arrive
 FINISH = 600  # sums of slices and cells of a tile
@@ -166,7 +164,7 @@ def _sized(
         return None
     while 2 * threads <= THREADS and threads < one * work.channels:
         threads *= 2
-    slab_pitch = _rounded(tile_rows + taps - 1)
+    slab_pitch = rounded(tile_rows + taps - 1)
     slab = min(max(work.channels, work.x_channels), PIECES * threads // (slab_pitch * itemsize // PIECE))
     parts = max(1, threads // max(one, WARP)) * one * rows_of(name) * 4
     a_channel, bias, room = taps * 4 << quad_bits, 4 << quad_bits, device.shared // itemsize
@@ -185,7 +183,8 @@ def _sized(
     return sizes._replace(cycles=_cycles(sizes, work, itemsize, device))
 
 
-def _rounded(rows: int) -> int:
+def rounded(rows: int) -> int:
+    """Up to a multiple of 4, so that every row of a turned array begins with a piece."""
     return math.ceil(rows / 4) * 4
 
 
