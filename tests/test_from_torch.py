@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from torch_formulas import random_state, run
+from torch_formulas import CLOSE, DATA, FLOAT32, D, N, T, U, X, run, single
 
 import fastlstm
 from fastlstm import LSTM, Bidirectional, TorchLSTM, torch_state_dict
 from fastlstm.io.safetensors import read_safetensors, write_safetensors
-
-DATA = Path(__file__).parent / "data" / "torch"
-CLOSE = {"rtol": 0, "atol": 1e-12}
-FLOAT32 = {"rtol": 0, "atol": 1e-6}
-N, T, D, U = 3, 5, 3, 4
-X = np.random.default_rng(1).standard_normal((N, T, D))
-
-
-def single(**options):
-    return random_state(D, U, **options)
 
 
 # -- what PyTorch answered ---------------------------------------------------------------------------------------------

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
-from torch_formulas import random_state, run
+from torch_formulas import CLOSE, X, random_state, run, single
 
 from fastlstm import LSTM
 from fastlstm.io.safetensors import write_safetensors
-
-DATA = Path(__file__).parent / "data" / "torch"
-CLOSE = {"rtol": 0, "atol": 1e-12}
-FLOAT32 = {"rtol": 0, "atol": 1e-6}
-N, T, D, U = 3, 5, 3, 4
-X = np.random.default_rng(1).standard_normal((N, T, D))
-
-
-def single(**options):
-    return random_state(D, U, **options)
 
 
 # -- what can be given -------------------------------------------------------------------------------------------------

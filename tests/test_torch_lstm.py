@@ -7,15 +7,11 @@ import copy
 import numpy as np
 import pytest
 from central_differences import check_layer
-from torch_formulas import one_direction, random_state, run
+from torch_formulas import CLOSE, FLOAT32, D, N, T, U, one_direction, random_state, run
 
 import fastlstm
 from fastlstm import LSTM, Bidirectional, TorchLSTM, selector
 from fastlstm.layers import ProjectedLSTM
-
-CLOSE = {"rtol": 0, "atol": 1e-12}
-FLOAT32 = {"rtol": 0, "atol": 1e-6}
-N, T, D, U = 3, 5, 3, 4
 
 
 @pytest.fixture(params=["reference", "cpu"], autouse=True)

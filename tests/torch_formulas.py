@@ -1,12 +1,20 @@
 """``torch.nn.LSTM`` in float64, one sample and one step at a time, from the equations in PyTorch's documentation.
 
-Used by test_from_torch and test_torch_lstm as the truth; shares nothing with the package. ``run`` takes a state dict of
-PyTorch's names and layouts.
+Used by test_from_torch, test_from_torch_given and test_torch_lstm as the truth, with the sizes and tolerances that they
+share; nothing of the package is in it. ``run`` takes a state dict of PyTorch's names and layouts.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+
+DATA = Path(__file__).parent / "data" / "torch"
+CLOSE = {"rtol": 0, "atol": 1e-12}
+FLOAT32 = {"rtol": 0, "atol": 1e-6}
+N, T, D, U = 3, 5, 3, 4
+X = np.random.default_rng(1).standard_normal((N, T, D))
 
 
 def sigmoid(z):
@@ -68,3 +76,8 @@ def random_state(features, units, layers=1, directions=1, proj=0, bias=True, see
             for part, shape in shapes.items():
                 state[f"{prefix}{part}_l{layer}{suffix}"] = rng.normal(0, scale, shape)
     return state
+
+
+def single(**options):
+    """The state of one layer of ``U`` units on ``D`` features."""
+    return random_state(D, U, **options)
